@@ -1,0 +1,40 @@
+# Lockstep: `make` alone lists what there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test serve lint client lock clean
+
+help: ## list what make can do
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+$(READY): pyproject.toml deploy/requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lockstep needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 …")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY) ## two replicas of one workload, from the real index, on the embedded default
+	@$(BIN)/python -m tests.e2e.demo
+
+test: $(READY) ## the whole suite, with coverage
+	@$(BIN)/python -m pytest --cov --cov-report=term
+
+serve: $(READY) ## the service on 127.0.0.1:8080, data under .lockstep
+	@$(BIN)/lockstep serve
+
+lint: $(READY) ## ruff, mypy strict, the doors between rooms
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
+
+client: $(READY) ## dist/lockstep.pyz, the client that needs nothing but Python
+	@$(BIN)/python -m resolver.client.build dist/lockstep.pyz
+
+lock: ## renew the hashed locks under deploy/requirements
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml -o deploy/requirements/service.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml --group dev -o deploy/requirements/dev.txt
+
+clean: ## remove what the other targets made
+	@rm -rf $(VENV) .lockstep dist .pytest_cache .mypy_cache .ruff_cache

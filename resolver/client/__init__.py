@@ -1,0 +1,1 @@
+"""The init container's client: the standard library alone."""

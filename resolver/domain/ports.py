@@ -1,0 +1,144 @@
+"""What the use cases ask of engines, package indexes and the layer builder."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from packaging.pylock import Pylock
+from packaging.utils import NormalizedName
+
+from resolver.domain.outcomes import NoSolution
+from resolver.domain.requests import Index, Question
+from storage.content import Digest
+
+
+class Locker(Protocol):
+    """An engine that resolves."""
+
+    @property
+    def name(self) -> str:
+        """`uv` or `pip`."""
+        ...
+
+    async def lock(self, question: Question) -> Pylock | NoSolution:
+        """Resolve, wheels only, running no package's code; the answer is valid (PEP 751).
+
+        Raises:
+            UnsupportedTarget: this engine cannot answer for that target.
+            IndexUnavailable: an index did not answer.
+            TimedOut: the engine's time was up; it is gone.
+            EngineFailed: the engine ended in a way that is no answer.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectFile:
+    """A file of a project's page (PEP 503, 592, 658, 691, 700). `yanked` is the reason ("" where none is given),
+    None where the file is not yanked; `metadata_hash` the SHA-256 of its METADATA where the index serves that,
+    "" where it serves it without a hash, None where it does not."""
+
+    filename: str
+    url: str
+    sha256: str | None
+    size: int | None
+    upload_time: datetime | None
+    requires_python: str | None
+    yanked: str | None
+    metadata_hash: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project's page on the first index that has it."""
+
+    name: NormalizedName
+    index: Index
+    files: tuple[ProjectFile, ...]
+
+
+class ProjectPages(Protocol):
+    """Reads the Simple API."""
+
+    async def project(self, name: NormalizedName, indexes: tuple[Index, ...]) -> Project | None:
+        """The project's page on the first of the indexes that has it, None where none has.
+
+        Raises:
+            IndexUnavailable: an index before the one that has it did not answer as an index does.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WheelReference:
+    """A wheel as a lock names it. `url` holds no credential; `index` says whose file it is."""
+
+    name: NormalizedName
+    version: str
+    filename: str
+    url: str
+    digest: Digest
+    size: int | None
+    index: Index
+
+
+class WheelFetcher(Protocol):
+    """Brings wheels into the blob store."""
+
+    async def fetch(self, wheel: WheelReference) -> None:
+        """See to it that the wheel is in the blob store; one that is there is not fetched again.
+
+        Raises:
+            IndexUnavailable: it could not be had.
+            ContentMismatch: what came is not what the lock names.
+            StorageFull: no room (storage.errors).
+        """
+        ...
+
+    async def metadata(self, wheel: WheelReference, published: ProjectFile | None) -> bytes:
+        """The wheel's METADATA: from the index where it serves it with a hash (PEP 658), else out of the wheel.
+
+        Raises: as `fetch`, and InvalidWheel where the wheel has none.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltLayer:
+    """A layer as the builder leaves it: a tar+zstd file at `path`, and what there is to know of it.
+    `listing` maps each path (`site-packages/…`, `bin/…`) to the first 16 hexadecimal digits of its SHA-256."""
+
+    path: Path
+    digest: Digest
+    size: int
+    diff_id: Digest
+    unpacked_size: int
+    listing: dict[str, str]
+    has_pth: bool
+    has_bytecode: bool
+
+
+class LayerBuilder(Protocol):
+    """Turns a wheel into a layer, in worker processes."""
+
+    def toolchain(self, python: str) -> str:
+        """The fingerprint of all that shapes a layer's bytes for this Python (`3.12`), beside the wheel."""
+        ...
+
+    def has_interpreter(self, python: str) -> bool:
+        """Whether layers for this Python get byte-code."""
+        ...
+
+    async def build(self, wheel: Path, filename: str, python: str, folder: Path) -> BuiltLayer:
+        """Install the wheel file at `wheel`, published as `filename`, and pack it into a file in `folder`.
+
+        Raises:
+            InvalidWheel: it breaks PEP 427, reaches outside of its tree, or expands without end.
+            TimedOut: the build's time was up; its processes are gone.
+        """
+        ...
+
+    async def build_pth_hook(self, python: str, folder: Path) -> BuiltLayer:
+        """The layer that makes `.pth` files of a bundle take effect (a chained `sitecustomize.py`)."""
+        ...

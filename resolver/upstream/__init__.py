@@ -1,0 +1,1 @@
+"""Talking to package indexes: reading project pages, bringing wheels in."""

@@ -1,0 +1,1 @@
+"""The metadata store: references in a database, through SQLAlchemy."""

@@ -1,0 +1,147 @@
+"""The records that a metadata store keeps. Plain values; times are aware and in UTC."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from storage.content import Digest
+
+T = TypeVar("T")
+
+
+class InvalidCursor(ValueError):
+    """The cursor was not given by this list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A part of a list, and where the next part starts (None: this was the last)."""
+
+    items: list[T]
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BlobInfo:
+    """A blob as the store lists it."""
+
+    digest: Digest
+    size: int
+    modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LockSummary:
+    """What a list of locks shows."""
+
+    digest: Digest
+    created: datetime
+    requirements: tuple[str, ...]
+    targets: tuple[str, ...]
+    package_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LockRecord(LockSummary):
+    """A lock, whole. `packages` are (name, version) pairs, for searching."""
+
+    content: bytes
+    packages: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LockFilter:
+    """Which locks: those with this package, those that a pin of this namespace holds."""
+
+    package: str | None = None
+    namespace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """A key was answered with a lock, at a time; `targets` are the classes that the lock covers."""
+
+    key: str
+    lock: Digest
+    targets: tuple[str, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PinRecord:
+    """(namespace, workload, revision, key) → locks. `lock` came first; `extensions` (target class, lock) were
+    added for target classes that it does not cover, its versions held."""
+
+    namespace: str
+    workload: str
+    revision: str
+    key: str
+    lock: Digest
+    created: datetime
+    stale: bool = False
+    extensions: tuple[tuple[str, Digest], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """New revisions take this lock until the next refresh."""
+
+    lock: Digest
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadRecord:
+    """A workload as its operator left it; `refreshes` counts refreshes so far."""
+
+    namespace: str
+    workload: str
+    refreshes: int = 0
+    refreshed_at: datetime | None = None
+    hold: Hold | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRecord:
+    """One wheel's installed tree, as a tar+zstd blob. `listing` is the digest of a blob: JSON, path → hash of
+    its content (the first 16 hexadecimal digits of SHA-256), to find paths that two layers share."""
+
+    wheel: Digest
+    python: str
+    toolchain: str
+    digest: Digest
+    size: int
+    diff_id: Digest
+    unpacked_size: int
+    listing: Digest
+    has_pth: bool
+    has_bytecode: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BundleRecord:
+    """A lock's bundle for one target class. `size` is what a client downloads (layers as tar+zstd),
+    `unpacked_size` what it writes; `warnings` as the API shows them."""
+
+    lock: Digest
+    target: str
+    toolchain: str
+    digest: Digest
+    size: int
+    unpacked_size: int
+    created: datetime
+    warnings: tuple[dict[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OperationRecord:
+    """Work under way, or how it ended: `result` or `problem`, both as the API answers them."""
+
+    id: str
+    kind: str
+    state: str  # running | succeeded | failed
+    created: datetime
+    updated: datetime
+    progress: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any] | None = None
+    problem: dict[str, Any] | None = None
