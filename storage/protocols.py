@@ -127,8 +127,9 @@ class PinStore(Protocol):
         """Write the pin unless there is one; returns the one that stands."""
         ...
 
-    async def extend(self, pin: PinRecord, target: str, lock: Digest) -> Digest:
-        """Add a lock for one more target class unless there is one; returns the one that stands."""
+    async def extend(self, pin: PinRecord, target: str, lock: Digest) -> PinRecord:
+        """Add a lock for one more target class if the pin still has just the extensions of `pin`: its versions were
+        held on the strength of those. Returns the pin that stands."""
         ...
 
     async def page(self, namespace: str | None, cursor: str | None, limit: int) -> Page[PinRecord]:

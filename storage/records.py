@@ -103,8 +103,11 @@ class WorkloadRecord:
 
 @dataclass(frozen=True, slots=True)
 class LayerRecord:
-    """One wheel's installed tree, as a tar+zstd blob. `listing` is the digest of a blob: JSON, path → hash of
-    its content (the first 16 hexadecimal digits of SHA-256), to find paths that two layers share."""
+    """One wheel's installed tree, as a tar+zstd blob of `size` bytes that holds a plain tar of `tar_size`.
+
+    `listing` is the digest of a blob: JSON, path → hash of its content (the first 16 hexadecimal digits of SHA-256),
+    to find paths that two layers share.
+    """
 
     wheel: Digest
     python: str
@@ -112,6 +115,7 @@ class LayerRecord:
     digest: Digest
     size: int
     diff_id: Digest
+    tar_size: int
     unpacked_size: int
     listing: Digest
     has_pth: bool

@@ -1,0 +1,100 @@
+"""Plain files, safely: closed also by callers that are cancelled, and failures told in the store's words."""
+
+import asyncio
+import errno
+import os
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import aiofiles
+from aiofiles.threadpool.binary import AsyncBufferedReader
+
+from storage.content import Digest
+from storage.errors import BlobNotFound, StorageFull, StorageUnavailable
+
+CHUNK = 1024 * 1024
+"""Bytes that are read, hashed and written at a time."""
+
+
+class Closable(Protocol):
+    """An open aiofiles file."""
+
+    async def close(self) -> None:
+        """Close the file."""
+        ...
+
+
+F = TypeVar("F", bound=Closable)
+
+
+@contextmanager
+def failures(doing: str, blob: Digest | None = None) -> Iterator[None]:
+    """Turns what the operating system says into StorageFull or StorageUnavailable, which name no path; where `blob`
+    is given, a file that is not there into BlobNotFound."""
+    try:
+        yield
+    except OSError as error:
+        if blob is not None and isinstance(error, FileNotFoundError):
+            raise BlobNotFound(blob) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"no room left while {doing}") from error
+        name = errno.errorcode.get(error.errno or 0, type(error).__name__)
+        raise StorageUnavailable(f"{name} while {doing}") from error
+
+
+@asynccontextmanager
+async def opened(opening: Awaitable[F]) -> AsyncIterator[F]:
+    """The file that `opening` gives, closed at the end.
+
+    A thread cannot be stopped: a caller that is cancelled while the file is being opened, read or written leaves a
+    thread behind that still holds it. So the opening is a task of its own, which the closing waits for.
+    """
+    task = asyncio.ensure_future(opening)
+    try:
+        yield await asyncio.shield(task)
+    finally:
+        await asyncio.shield(_closed(task))
+
+
+async def _closed(opening: asyncio.Future[F]) -> None:
+    await asyncio.wait([opening])
+    if not opening.cancelled() and opening.exception() is None:
+        # Who wanted the bytes kept has flushed them: what closing could still complain of are bytes given up.
+        with suppress(OSError):
+            await opening.result().close()
+
+
+async def chunks_of(
+    path: Path, start: int = 0, length: int | None = None, blob: Digest | None = None
+) -> AsyncIterator[bytes]:
+    """The file from byte `start`, `length` bytes of it (None: to its end), a chunk at a time.
+
+    Raises: as `failures` has them, for this `blob`.
+    """
+    async with opened(_reader(path, blob)) as file:
+        with failures("reading"):
+            await file.seek(start)
+        left = length
+        while left is None or left > 0:
+            with failures("reading"):
+                chunk = await file.read(CHUNK if left is None else min(CHUNK, left))
+            if not chunk:
+                return
+            yield chunk
+            left = None if left is None else left - len(chunk)
+
+
+async def _reader(path: Path, blob: Digest | None) -> AsyncBufferedReader:
+    with failures("opening", blob):
+        return await aiofiles.open(path, "rb")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was renamed into the folder survive a power cut. Blocks; raises OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
