@@ -1,0 +1,1 @@
+"""The package index client, against a real index on loopback."""
