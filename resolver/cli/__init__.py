@@ -1,0 +1,125 @@
+"""The one program, `lockstep`: reads its arguments and hands over to a command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from resolver.cli.command import Command
+from resolver.cli.output import tell
+from resolver.client.errors import BadUsage, FetchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from resolver.settings import Settings
+
+_SUMMARIES = {
+    "serve": "run the service",
+    "fetch": "ask for a bundle and put it in place: what an init container runs",
+    "lock": "ask for a lock and write it as pylock.toml (PEP 751)",
+    "locks": "list locks, newest first",
+    "show": "show one lock",
+    "diff": "show what changes from one lock to another",
+    "why": "show why a package is in a lock",
+    "pins": "list which workload runs on which lock",
+    "refresh": "let the next revision of a workload take newer versions",
+    "hold": "keep new revisions of a workload on one lock, until its next refresh",
+}
+_EXIT_CODES = """exit codes (sysexits.h):
+  0   done
+  64  bad usage, or a setting that is none
+  65  the requirements cannot be satisfied, or the service refuses what it was asked
+  66  there is no such lock or package
+  69  the service or an index is unavailable: try again
+  73  a file cannot be written
+  76  what arrived does not match its digest
+  77  not allowed
+
+`lockstep COMMAND --help` says more of each command.
+"""
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(BadUsage.exit_code, f"{self.prog}: {message}\n  {self.prog} --help says what there is\n")
+
+
+def main(argv: Sequence[str] | None, serve: Callable[[Settings], int]) -> int:
+    """Run one command and return its exit code; `serve` runs the service until it is told to stop.
+
+    Raises:
+        SystemExit: `--help` and `--version` (0), and arguments that are no command's (64).
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["fetch"]:
+        # Has its own arguments and messages, because it also runs alone; loads nothing but itself, because Pods wait.
+        from resolver.client.__main__ import main as fetch
+
+        return fetch(arguments)
+    try:
+        options = _parser(arguments[:1]).parse_args(arguments, argparse.Namespace(serve=serve))
+        code: int = options.run(options)
+        sys.stdout.flush()
+    except FetchError as error:
+        tell(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:  # `lockstep locks | head`; Python would complain once more when it flushes at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    return code
+
+
+def _parser(asked: list[str]) -> argparse.ArgumentParser:
+    """Knows every command by name and summary, and only the one that is asked for in full: each loads much."""
+    parser = _Parser(
+        prog="lockstep",
+        description="Locks a workload's Python requirements once, and gives every replica the same bundle of wheels.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, summary in _SUMMARIES.items():
+        described = f"{summary[0].upper()}{summary[1:]}."
+        command = commands.add_parser(name, help=summary, description=described, allow_abbrev=False)
+        if asked == [name]:
+            found = _command(name)
+            found.add_arguments(command)
+            command.set_defaults(run=found.run)
+    return parser
+
+
+def _command(name: str) -> Command:
+    match name:
+        case "serve":
+            from resolver.cli.serving import SERVE
+
+            return SERVE
+        case "lock":
+            from resolver.cli.locking import LOCK
+
+            return LOCK
+        case "refresh" | "hold":
+            from resolver.cli.workloads import COMMANDS as OPERATING
+
+            return OPERATING[name]
+        case _:
+            from resolver.cli.inspection import COMMANDS as INSPECTING
+
+            return INSPECTING[name]
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version  # slow to load, and seldom asked for
+
+        sys.stdout.write(f"lockstep {version('lockstep')}\n")
+        parser.exit()
