@@ -6,9 +6,12 @@ from packaging.utils import NormalizedName
 
 
 @dataclass(frozen=True, slots=True)
-class Warning:  # noqa: A001 - the word of the API, and no Python warning is meant in this package
-    """Something that a person wants to hear. Codes: `yanked`, `path-conflict`, `passed-over`, `class-base`,
-    `target-conflict`, `no-bytecode`, `hold-not-applicable`, `stale`."""
+class Notice:
+    """Something that a person wants to hear; the API calls it a warning.
+
+    Codes: `yanked`, `path-conflict`, `passed-over`, `class-base`, `platform-left-out`, `target-conflict`,
+    `no-bytecode`, `hold-not-applicable`, `stale`.
+    """
 
     code: str
     message: str

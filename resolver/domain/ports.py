@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
-from packaging.pylock import Pylock
+from packaging.pylock import Package, PackageWheel, Pylock
 from packaging.utils import NormalizedName
 
 from resolver.domain.outcomes import NoSolution
-from resolver.domain.requests import Index, Question
+from resolver.domain.requests import Index, Question, public_url
 from storage.content import Digest
 
 
@@ -82,6 +82,19 @@ class WheelReference:
     size: int | None
     index: Index
 
+    @classmethod
+    def locked(cls, package: Package, wheel: PackageWheel, index: Index) -> Self:
+        """The wheel of a package of a lock."""
+        return cls(
+            name=package.name,
+            version=str(package.version),
+            filename=wheel.filename,
+            url=public_url(wheel.url or ""),
+            digest=Digest.from_hex(wheel.hashes["sha256"]),
+            size=wheel.size,
+            index=index,
+        )
+
 
 class WheelFetcher(Protocol):
     """Brings wheels into the blob store."""
@@ -107,12 +120,16 @@ class WheelFetcher(Protocol):
 @dataclass(frozen=True, slots=True)
 class BuiltLayer:
     """A layer as the builder leaves it: a tar+zstd file at `path`, and what there is to know of it.
-    `listing` maps each path (`site-packages/…`, `bin/…`) to the first 16 hexadecimal digits of its SHA-256."""
+
+    `size` and `tar_size` are the bytes of the packed and of the plain tar, `unpacked_size` those of the files;
+    `listing` maps each path (`site-packages/…`, `bin/…`) to the first 16 hexadecimal digits of its SHA-256.
+    """
 
     path: Path
     digest: Digest
     size: int
     diff_id: Digest
+    tar_size: int
     unpacked_size: int
     listing: dict[str, str]
     has_pth: bool

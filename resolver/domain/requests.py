@@ -33,9 +33,9 @@ class RequirementLine:
 
 def canonical_requirement(requirement: Requirement) -> str:
     """A requirement in one form: normalised name, sorted extras and specifiers, markers as `packaging` writes them."""
-    extras = sorted(canonicalize_name(extra) for extra in requirement.extras)
+    extras = sorted({canonicalize_name(extra) for extra in requirement.extras})
     text = canonicalize_name(requirement.name) + (f"[{','.join(extras)}]" if extras else "")
-    text += ",".join(sorted(str(specifier) for specifier in requirement.specifier))
+    text += ",".join(sorted({str(specifier) for specifier in requirement.specifier}))
     return text + (f" ; {requirement.marker}" if requirement.marker else "")
 
 

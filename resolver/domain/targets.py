@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Literal, Self
 
 from packaging import tags
-from packaging.markers import Environment
+from packaging.markers import Environment, Marker, UndefinedComparison, UndefinedEnvironmentName
 from packaging.version import InvalidVersion, Version
 
 from resolver.domain.errors import UnsupportedTarget
@@ -95,7 +95,8 @@ class TargetEnvironment:
         cls, asked: str, python: str, machine: str, libc: Literal["glibc", "musl"], version: tuple[int, int]
     ) -> Self:
         try:
-            release = Version(python).release
+            # CPython built from a source tree behind a tag says `3.12.1+`, which PEP 440 has not.
+            release = Version(python[:64].removesuffix("+")).release
         except InvalidVersion:
             raise UnsupportedTarget(asked, "the Python version is not one", SUPPORTED) from None
         minor = ".".join(str(part) for part in release[:2])
@@ -104,9 +105,10 @@ class TargetEnvironment:
         machine = _MACHINE_ALIASES.get(machine.lower(), machine)
         if machine not in MACHINES:
             raise UnsupportedTarget(asked, f"machine {machine!r} is not supported", SUPPORTED)
-        reached = [rung for rung in LADDER[libc] if rung <= version]
+        # PEP 600, 656: a later major version promises nothing to the wheels of an earlier one.
+        reached = [rung for rung in LADDER[libc] if rung[0] == version[0] and rung <= version]
         if not reached:
-            raise UnsupportedTarget(asked, f"{libc} {version[0]}.{version[1]} is too old", SUPPORTED)
+            raise UnsupportedTarget(asked, f"there is no class for {libc} {version[0]}.{version[1]}", SUPPORTED)
         return cls(minor, machine, libc, reached[-1])
 
     @property
@@ -150,6 +152,25 @@ class TargetEnvironment:
             f"implementation_name == 'cpython' and platform_machine == '{self.machine}' "
             f"and python_version == '{self.python}' and sys_platform == 'linux'"
         )
+
+    def holds(self, marker: Marker | None, extra: str = "") -> bool:
+        """Whether the marker (None: always) holds for the class, with this extra active.
+
+        Raises:
+            ValueError: it compares what cannot be compared, or names what there is not.
+        """
+        if marker is None:
+            return True
+        try:
+            return marker.evaluate({**self._marker_values, "extra": extra})
+        except UndefinedEnvironmentName as error:
+            raise ValueError(f"the marker names {error.args[0]!r}, which has no value here") from None
+        except UndefinedComparison:
+            raise ValueError(f"the marker compares what cannot be compared: {marker}") from None
+
+    @cached_property
+    def _marker_values(self) -> dict[str, str]:
+        return {name: str(value) for name, value in self.markers.items()}
 
     @cached_property
     def tags(self) -> tuple[tags.Tag, ...]:
