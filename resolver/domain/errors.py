@@ -12,7 +12,8 @@ LockstepError
 ├── IndexUnavailable    a package index did not answer as an index does
 ├── ContentMismatch     what an index served is not what the lock names
 ├── InvalidWheel        a wheel that breaks PEP 427, or contradicts its lock
-└── EngineFailed        the resolver engine itself failed
+├── EngineFailed        the resolver engine itself failed
+└── LayerBuildFailed    a layer could not be built, for no fault of the wheel that is known
 
 "No solution", "needs a build" and "targets conflict" are expected outcomes, and so values: see outcomes.py.
 """
@@ -129,3 +130,14 @@ class EngineFailed(LockstepError):
         self.engine = engine
         self.reason = reason
         self.output = output
+
+
+class LayerBuildFailed(LockstepError):
+    """The layer of `file` could not be built, for no fault of the wheel that is known; `trace` goes to the log."""
+
+    def __init__(self, file: str, reason: str, trace: str = "") -> None:
+        super().__init__(f"{file}: {reason}")
+        self.file = file
+        self.reason = reason
+        if trace:
+            self.add_note(trace)

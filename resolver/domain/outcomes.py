@@ -10,7 +10,7 @@ class Notice:
     """Something that a person wants to hear; the API calls it a warning.
 
     Codes: `yanked`, `path-conflict`, `passed-over`, `class-base`, `platform-left-out`, `target-conflict`,
-    `no-bytecode`, `hold-not-applicable`, `stale`.
+    `metadata-disagrees`, `no-bytecode`, `hold-not-applicable`, `stale`.
     """
 
     code: str

@@ -1,0 +1,216 @@
+"""A wheel as a source of files (PEP 427) that is believed in nothing: names, kinds, sizes and hashes are checked."""
+
+import base64
+import hashlib
+import posixpath
+import stat
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import BinaryIO, cast
+
+from installer.records import RecordEntry
+from installer.sources import WheelContentElement, WheelFile
+from installer.utils import parse_entrypoints
+from packaging.metadata import parse_email
+from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.version import Version
+
+# Binary distribution format, "RECORD": "The hash algorithm must be sha256 or better".
+_HASHES = frozenset({"sha256", "sha384", "sha512"})
+# Recording installed projects: an installer writes these, so a wheel that brings one is not believed.
+_INSTALLERS_OWN = frozenset({"INSTALLER", "REQUESTED", "direct_url.json"})
+_TEXT_LIMIT = 64 << 20
+_NAME_LIMIT = 255
+_PATH_LIMIT = 1024
+
+
+class BrokenWheel(ValueError):
+    """The wheel breaks its format; the message says how, and names no path of this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far a wheel may expand: bytes in all, bytes for each byte of the wheel (any may reach `floor`), entries."""
+
+    unpacked: int = 4 << 30
+    ratio: int = 200
+    floor: int = 64 << 20
+    entries: int = 200_000
+
+    def bytes_for(self, wheel_size: int) -> int:
+        """The bytes that a wheel of this size may expand to."""
+        return min(self.unpacked, max(self.floor, self.ratio * wheel_size))
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Budget:
+    """Counts bytes as they decompress: what an archive says of its own sizes is not relied on."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._spent = 0
+
+    def spend(self, size: int) -> None:
+        """Raises BrokenWheel when the limit is passed."""
+        self._spent += size
+        if self._spent > self._limit:
+            raise BrokenWheel(f"expands to more than {self._limit} bytes")
+
+
+class CheckedWheel(WheelFile):
+    """A wheel whose names are checked at once, and each file's bytes while they are read.
+
+    Raises BrokenWheel, or what `zipfile` and `installer` raise for an archive that they cannot read.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, filename: str, limits: Limits, size: int) -> None:
+        """`archive` holds the wheel published as `filename`, of `size` bytes."""
+        name, version, _, _ = parse_wheel_filename(filename)
+        archive.filename = filename
+        super().__init__(archive)
+        self._archive = archive
+        self._budget = Budget(limits.bytes_for(size))
+        _check_names(archive.infolist(), limits)
+        self.validate_record(validate_contents=False)
+        self._check_metadata(name, version)
+        self._entry_point_names = self._read_entry_point_names()
+
+    @cached_property
+    def data_dir(self) -> str:
+        """The folder of files that go elsewhere than the root; spelled as the .dist-info folder is."""
+        return self.dist_info_dir.removesuffix(".dist-info") + ".data"
+
+    def read_dist_info(self, filename: str) -> str:
+        """A text of the .dist-info folder; like any other file, it may not be without end."""
+        path = posixpath.join(self.dist_info_dir, filename)
+        if path not in self._archive.NameToInfo:
+            raise BrokenWheel(f"has no {path}")
+        with self._archive.open(path) as stream:
+            content = stream.read(_TEXT_LIMIT + 1)
+        if len(content) > _TEXT_LIMIT:
+            raise BrokenWheel(f"{path} is over {_TEXT_LIMIT} bytes")
+        return content.decode("utf-8")
+
+    def get_contents(self) -> Iterator[WheelContentElement]:
+        """The files to install.
+
+        Left out are byte-code in `__pycache__`, which no one checks against its source (`installer` passes over it
+        too), what an installer writes itself, and a script in `.data` that an entry point of its name replaces.
+        """
+        for record, stream, is_executable in super().get_contents():
+            if record[0].startswith(f"{self.data_dir}/") and record[0].count("/") < 2:
+                raise BrokenWheel(f"{record[0]!r} is in no folder of a scheme")
+            if self._is_left_out(record[0]):
+                continue
+            if record[0] == f"{self.dist_info_dir}/RECORD":  # has no hash of itself; `installer` writes it anew
+                yield record, stream, is_executable
+                continue
+            entry = RecordEntry.from_elements(*record)
+            yield record, cast("BinaryIO", _VerifiedStream(stream, entry, self._budget)), is_executable
+
+    def _is_left_out(self, path: str) -> bool:
+        folders, _, name = path.rpartition("/")
+        if "__pycache__" in folders.split("/"):
+            return True
+        if folders == self.dist_info_dir:
+            return name in _INSTALLERS_OWN or name.startswith("RECORD.")
+        if folders == f"{self.data_dir}/scripts":
+            stem = name.removesuffix(".exe").removesuffix("-script.py").removesuffix("-script.pyw")
+            return stem in self._entry_point_names
+        return False
+
+    def _read_entry_point_names(self) -> frozenset[str]:
+        if "entry_points.txt" not in self.dist_info_filenames:
+            return frozenset()
+        try:
+            return frozenset(name for name, *_ in parse_entrypoints(self.read_dist_info("entry_points.txt")))
+        except AssertionError:
+            raise BrokenWheel("entry_points.txt asks for a script of what is no module:attribute") from None
+
+    def _check_metadata(self, name: str, version: Version) -> None:
+        metadata, _ = parse_email(self.read_dist_info("METADATA"))
+        stated = f"{metadata.get('name')} {metadata.get('version')}"
+        if canonicalize_name(metadata.get("name", "")) != name or Version(metadata.get("version", "")) != version:
+            raise BrokenWheel(f"METADATA is of {stated!r}, the filename of {name} {version}")
+
+
+class _VerifiedStream:
+    """A file of a wheel on its way out: counted against the budget, compared with RECORD at its end."""
+
+    def __init__(self, stream: BinaryIO, entry: RecordEntry, budget: Budget) -> None:
+        if entry.hash_ is None or entry.hash_.name not in _HASHES:
+            raise BrokenWheel(f"RECORD has no sha256 or better for {entry.path!r}")
+        self._stream = stream
+        self._entry = entry
+        self._expected = entry.hash_.value
+        self._hash = hashlib.new(entry.hash_.name)
+        self._size = 0
+        self._budget = budget
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, `size` at the most; none at the end, once all of them have proven to be as recorded."""
+        chunk = self._stream.read(size)
+        self._budget.spend(len(chunk))
+        self._hash.update(chunk)
+        self._size += len(chunk)
+        if not chunk:
+            self._verify()
+        return chunk
+
+    def _verify(self) -> None:
+        actual = base64.urlsafe_b64encode(self._hash.digest()).decode("ascii").rstrip("=")
+        if actual != self._expected.rstrip("=") or self._size != self._entry.size:
+            raise BrokenWheel(f"{self._entry.path!r} is not what RECORD says")
+
+
+def _check_names(entries: list[zipfile.ZipInfo], limits: Limits) -> None:
+    if len(entries) > limits.entries:
+        raise BrokenWheel(f"has more than {limits.entries} entries")
+    files: set[str] = set()
+    paths: set[str] = set()
+    for entry in entries:
+        # `orig_filename` still has what follows a NUL, which `filename` has lost.
+        name = entry.orig_filename
+        _check_name(name)
+        _check_kind(name, entry)
+        path = name.removesuffix("/")
+        if path in paths:
+            raise BrokenWheel(f"has {path!r} twice")
+        paths.add(path)
+        if path == name:
+            files.add(path)
+    for path in paths:
+        for parent in _parents(path):
+            if parent in files:
+                raise BrokenWheel(f"has {parent!r} both as a file and as a folder")
+
+
+def _check_name(name: str) -> None:
+    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in name):
+        raise BrokenWheel(f"the name {name[:200]!r} has control characters")
+    if "\\" in name:
+        raise BrokenWheel(f"the name {name[:200]!r} has a backslash")
+    parts = name.removesuffix("/").split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise BrokenWheel(f"the name {name[:200]!r} is absolute, or has empty, '.' or '..' parts")
+    if len(name.encode()) > _PATH_LIMIT or any(len(part.encode()) > _NAME_LIMIT for part in parts):
+        raise BrokenWheel(f"the name {name[:200]!r}… is too long")
+
+
+def _check_kind(name: str, entry: zipfile.ZipInfo) -> None:
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind not in (0, stat.S_IFDIR if name.endswith("/") else stat.S_IFREG):
+        raise BrokenWheel(f"{name!r} is a link or a special file")
+    if entry.flag_bits & 0x1:
+        raise BrokenWheel(f"{name!r} is encrypted")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise BrokenWheel(f"{name!r} is compressed by a method that package indexes do not take")
+
+
+def _parents(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path

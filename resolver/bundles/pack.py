@@ -1,0 +1,123 @@
+"""A tree as a layer: a tar that depends on the tree alone, compressed with zstd (OCI image-spec, layer)."""
+
+import hashlib
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from storage.content import Digest
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+# On 491 MB of numpy, pandas, scikit-learn, matplotlib and pyarrow, level 3 gave 141 MB in 1.9 s, level 6 gave 130 MB
+# in 4.7 s, level 9 gave 123 MB in 7.5 s: a first replica waits for this, so the smaller sizes cost more than they save.
+_LEVEL = 3
+COMPRESSOR = f"zstd-{zstd.zstd_version}-{_LEVEL}"
+
+# 1980-01-01, the earliest time that a zip can hold: tools that zip an installed tree still can.
+_MTIME = 315532800
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What there is to know of a packed tree; see BuiltLayer."""
+
+    digest: Digest
+    size: int
+    diff_id: Digest
+    tar_size: int
+    unpacked_size: int
+    listing: dict[str, str]
+
+
+def pack(tree: Path, target: Path) -> Packed:
+    """Write the tree's regular files and folders, of which all else follows, to the new file `target`."""
+    listing: dict[str, str] = {}
+    unpacked_size = 0
+    with target.open("xb") as file:
+        sink = _LayerSink(cast("BinaryIO", file))
+        with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_CHUNK) as tar:  # type: ignore[call-overload]  # a sink needs no more than write and tell
+            for name, path in _members(tree):
+                info = tarfile.TarInfo(name)
+                info.mtime = _MTIME
+                if path.is_dir():
+                    info.type = tarfile.DIRTYPE
+                    info.mode = 0o755
+                    tar.addfile(info)
+                    continue
+                status = path.stat()
+                info.mode = 0o755 if status.st_mode & 0o100 else 0o644
+                info.size = status.st_size
+                with path.open("rb") as stream:
+                    source = _HashingReader(cast("BinaryIO", stream))
+                    tar.addfile(info, cast("BinaryIO", source))
+                listing[name] = source.hexdigest()[:16]
+                unpacked_size += info.size
+        sink.finish()
+    return Packed(sink.digest, sink.size, sink.diff_id, sink.tar_size, unpacked_size, listing)
+
+
+def _members(tree: Path) -> Iterator[tuple[str, Path]]:
+    # Sorted by name, a folder comes before what is in it, because its name is a prefix of theirs.
+    yield from sorted((path.relative_to(tree).as_posix(), path) for path in tree.rglob("*"))
+
+
+class _HashingReader:
+    """Hashes what is read through it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._hash = hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        chunk = self._stream.read(size)
+        self._hash.update(chunk)
+        return chunk
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+class _LayerSink:
+    """Takes a tar, writes it compressed, and knows the digests of both."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        key = zstd.CompressionParameter
+        self._file = file
+        self._compressor = zstd.ZstdCompressor(options={key.compression_level: _LEVEL, key.checksum_flag: 1})
+        self._plain = hashlib.sha256()
+        self._compressed = hashlib.sha256()
+        self.tar_size = 0
+        self.size = 0
+
+    def write(self, chunk: bytes) -> int:
+        self._plain.update(chunk)
+        self.tar_size += len(chunk)
+        self._emit(self._compressor.compress(chunk))
+        return len(chunk)
+
+    def tell(self) -> int:
+        return self.tar_size
+
+    def finish(self) -> None:
+        self._emit(self._compressor.flush())
+
+    def _emit(self, chunk: bytes) -> None:
+        self._compressed.update(chunk)
+        self.size += len(chunk)
+        self._file.write(chunk)
+
+    @property
+    def digest(self) -> Digest:
+        return Digest.from_hex(self._compressed.hexdigest())
+
+    @property
+    def diff_id(self) -> Digest:
+        return Digest.from_hex(self._plain.hexdigest())

@@ -1,0 +1,119 @@
+"""A bounded set of worker processes, each in a process group of its own.
+
+Not a ProcessPoolExecutor: there, ending one piece of work (a time-out, a caller that goes away) means killing a worker,
+which fails all the others' work too; and each of its workers imports the service's main module first.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+
+from resolver.bundles.worker import LENGTH
+from resolver.domain.errors import Busy
+
+_START = "import sys; sys.path[:] = sys.argv[1].split(':'); from resolver.bundles.worker import main; main()"
+# What a program needs to start and no more: a worker reads what strangers wrote, so it gets no credential.
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH")
+
+
+class WorkerLost(Exception):
+    """A worker ended before it answered, with this status (negative: the signal)."""
+
+    def __init__(self, status: int | None) -> None:
+        super().__init__(f"the worker process ended with status {status}")
+        self.status = status
+
+
+class WorkerPool:
+    """At most `workers` jobs at a time, each in a process; the processes are kept for the next job."""
+
+    def __init__(self, workers: int) -> None:
+        self._slots = asyncio.Semaphore(workers)
+        self._idle: list[_Worker] = []
+        self._busy: set[_Worker] = set()
+        self._closed = False
+
+    async def run(self, job: bytes, seconds: float) -> bytes:
+        """The answer to a job (one line, without its end). Waits for a free worker first.
+
+        When the caller is cancelled, or the time is up, the worker and all that it started are gone on return.
+
+        Raises:
+            TimeoutError: the job took more than `seconds`.
+            WorkerLost: the worker ended on its own.
+            Busy: the pool is closed.
+        """
+        async with self._slots:
+            worker = self._take() or await _Worker.start()
+            self._busy.add(worker)
+            try:
+                if self._closed:
+                    raise Busy("building layers", 1.0)
+                async with asyncio.timeout(seconds):
+                    answer = await worker.ask(job)
+            except BaseException:
+                await asyncio.shield(worker.end())
+                raise
+            finally:
+                self._busy.discard(worker)
+            self._idle.append(worker)
+            return answer
+
+    async def close(self) -> None:
+        """End all workers, also those at work."""
+        self._closed = True
+        workers = [*self._idle, *self._busy]
+        self._idle.clear()
+        await asyncio.gather(*(worker.end() for worker in workers))
+
+    def _take(self) -> "_Worker | None":
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.alive:
+                return worker
+        return None
+
+
+class _Worker:
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def start(cls) -> "_Worker":
+        path = ":".join(entry for entry in sys.path if entry)
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-X", "utf8", "-c", _START, path),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=None,
+            env=environment,
+            start_new_session=True,
+        )
+        return cls(process)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.returncode is None
+
+    async def ask(self, job: bytes) -> bytes:
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("the worker was started without pipes")
+        try:
+            self._process.stdin.write(job + b"\n")
+            await self._process.stdin.drain()
+            length = await self._process.stdout.readexactly(LENGTH)
+            return await self._process.stdout.readexactly(int.from_bytes(length, "big"))
+        except (asyncio.IncompleteReadError, BrokenPipeError, ConnectionResetError):
+            raise WorkerLost(await self._process.wait()) from None
+
+    async def end(self) -> None:
+        # Also where the worker itself is gone: what it started may still be there.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
