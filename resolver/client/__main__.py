@@ -1,0 +1,36 @@
+"""`lockstep fetch`, wherever it is run from: the zipapp, `python -m resolver.client`, the whole program."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from resolver.client.arguments import parse
+from resolver.client.console import Console
+from resolver.client.errors import BadUsage, FetchError
+from resolver.client.fetch import fetch, tell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `fetch …` (the command's name first); returns the exit code."""
+    console = Console()
+    try:
+        if list(arguments[:1]) != ["fetch"]:
+            raise BadUsage("the command is fetch", ("lockstep fetch --help lists its flags",))
+        fetch(parse(arguments[1:], os.environ), console)
+    except FetchError as error:
+        tell(error, console)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
