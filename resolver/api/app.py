@@ -1,0 +1,49 @@
+"""The HTTP application, put together from its routes."""
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.types import ASGIApp
+
+from resolver.api import blobs, errors, health, locks, resolve, schemas
+from resolver.api.context import Services
+from resolver.api.edge import Edge
+
+
+def build_app(services: Services) -> ASGIApp:
+    """The application on these use cases; closing them is their maker's."""
+    app = FastAPI(
+        title="Lockstep",
+        version=version("lockstep"),
+        description="Locks a workload's Python requirements once and gives every replica the same bundle of wheels.",
+        redirect_slashes=False,
+    )
+    for part in (resolve, locks, blobs, health):
+        app.include_router(part.build_router(services))
+    errors.install(app)
+    _describe_problems(app)
+    return Edge(app, max_body=services.max_body)
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Every error is a problem: FastAPI's own schema of validation errors is none of ours."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+                tags=app.openapi_tags,
+            )
+            parts = document["components"]["schemas"]
+            parts["Problem"] = schemas.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            for unused in ("HTTPValidationError", "ValidationError"):
+                parts.pop(unused, None)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document

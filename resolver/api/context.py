@@ -1,0 +1,30 @@
+"""What the routes are given: the use cases, and nothing of how they are made."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from resolver.service.contents import Contents
+from resolver.service.inspect import Inspecting
+from resolver.service.operations import Operations
+from resolver.service.requests import Requests
+from resolver.service.resolve import Resolving
+from resolver.service.workloads import Workloads
+from resolver.telemetry import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The use cases behind the routes. `degraded` names the shared parts that cannot be reached just now;
+    `client` is the client's zipapp."""
+
+    requests: Requests
+    resolving: Resolving
+    operations: Operations
+    inspecting: Inspecting
+    workloads: Workloads
+    contents: Contents
+    metrics: Metrics
+    degraded: Callable[[], Awaitable[list[str]]]
+    client: bytes
+    max_body: int
+    max_wait: float

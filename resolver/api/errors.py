@@ -1,0 +1,55 @@
+"""Every way to fail, answered as a problem."""
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from resolver.api import problems
+from resolver.domain.errors import LockstepError, RequestTooLarge
+from storage.content import InvalidDigest
+from storage.errors import StorageError
+from storage.records import InvalidCursor
+
+_OF_STATUS = {
+    401: problems.UNAUTHENTICATED,
+    403: problems.FORBIDDEN,
+    404: problems.NOT_FOUND,
+    405: problems.METHOD_NOT_ALLOWED,
+    413: problems.TOO_LARGE,
+}
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers."""
+    for kind in (LockstepError, StorageError, InvalidDigest, InvalidCursor, Exception):
+        app.add_exception_handler(kind, _exception)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _validation)
+
+
+def request_id(request: Request) -> str:
+    """The id that the edge gave this request."""
+    found: str = request.state.request_id
+    return found
+
+
+async def _exception(request: Request, error: Exception) -> Response:
+    return problems.respond(problems.of_exception(error, request_id(request)))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    # Starlette's, for unknown routes and methods; FastAPI's, for a body that broke off or grew too large.
+    if isinstance(error.__cause__, RequestTooLarge):
+        return await _exception(request, error.__cause__)
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    kind = _OF_STATUS.get(status, problems.INVALID_REQUEST)
+    detail = f"{request.method} {request.url.path}" if status in (404, 405) else str(getattr(error, "detail", ""))
+    return problems.respond(problems.body(kind, detail, request_id(request)))
+
+
+async def _validation(request: Request, error: Exception) -> Response:
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    told = [{"field": ".".join(str(part) for part in item["loc"][1:]), "reason": item["msg"]} for item in found]
+    detail = "; ".join(f"{item['field'] or 'body'}: {item['reason']}" for item in told)
+    return problems.respond(problems.body(problems.INVALID_REQUEST, detail, request_id(request), errors=told))

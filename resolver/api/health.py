@@ -1,0 +1,50 @@
+"""Alive, ready, metrics; and the client to run."""
+
+import hashlib
+
+from fastapi import APIRouter, Request, Response
+
+from resolver.api import schemas
+from resolver.api.context import Services
+from resolver.telemetry import CONTENT_TYPE
+
+
+def build_router(services: Services) -> APIRouter:
+    """The routes, on these use cases."""
+    router = APIRouter(tags=["operation"])
+    client_etag = f'"sha256:{hashlib.sha256(services.client).hexdigest()}"'
+
+    @router.get("/healthz", summary="Alive", response_class=Response)
+    async def healthz() -> Response:
+        return Response("ok\n", media_type="text/plain")
+
+    @router.get(
+        "/readyz",
+        summary="Ready: 503 only for this process's own fault; what all replicas share and miss is `degraded`",
+        response_model=schemas.Readiness,
+        responses={503: {"model": schemas.Readiness, "description": "Shutting down"}},
+    )
+    async def readyz(response: Response) -> schemas.Readiness:
+        if services.operations.draining:
+            response.status_code = 503
+            return schemas.Readiness(status="stopping", degraded=[])
+        missing = await services.degraded()
+        return schemas.Readiness(status="degraded" if missing else "ready", degraded=missing)
+
+    @router.get("/metrics", summary="Prometheus text", response_class=Response)
+    async def metrics() -> Response:
+        return Response(services.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    @router.api_route(
+        "/client/lockstep.pyz",
+        methods=["GET", "HEAD"],
+        summary="The client, for any Python 3.10+",
+        response_class=Response,
+    )
+    async def client(request: Request) -> Response:
+        headers = {"ETag": client_etag, "Cache-Control": "no-cache"}
+        if request.headers.get("If-None-Match") == client_etag:
+            return Response(status_code=304, headers=headers)
+        return Response(services.client, headers=headers, media_type="application/zip")
+
+    return router

@@ -1,0 +1,94 @@
+"""Inspection: locks, what differs, why a package is there, who runs what; and an operator's refresh and hold."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+from fastapi.responses import PlainTextResponse
+
+from resolver.api import problems, render, schemas
+from resolver.api.context import Services
+from resolver.domain.inspection import requirements_text
+from storage.content import Digest
+
+_IMMUTABLE = {"Cache-Control": "public, max-age=31536000, immutable"}
+
+Limit = Annotated[int, Query(ge=1, le=500)]
+DigestPath = Annotated[str, Path(description="sha256:…", examples=["sha256:" + "0" * 64])]
+Cursor = Annotated[str | None, Query(description="from the page before")]
+
+
+def build_router(services: Services) -> APIRouter:
+    """The routes, on these use cases."""
+    router = APIRouter(prefix="/v1", responses=problems.responses(422, 500, 503))
+    found = problems.responses(404)
+
+    @router.get("/locks", tags=["locks"], summary="Locks, newest first")
+    async def locks(
+        package: Annotated[str | None, Query(max_length=256, description="those with this package")] = None,
+        namespace: Annotated[str | None, Query(max_length=256, description="those that its pins hold")] = None,
+        cursor: Cursor = None,
+        limit: Limit = 50,
+    ) -> schemas.LockPage:
+        page = await services.inspecting.page(package, namespace, cursor, limit)
+        return schemas.LockPage(items=[render.lock_item(item) for item in page.items], cursor=page.cursor)
+
+    @router.get("/locks/{digest}", tags=["locks"], summary="One lock, whole", responses=found)
+    async def lock(digest: DigestPath) -> schemas.LockDetail:
+        return render.lock_detail(*await services.inspecting.describe(Digest(digest)))
+
+    @router.get(
+        "/locks/{digest}/pylock.toml", tags=["locks"], summary="PEP 751", responses=found, response_class=Response
+    )
+    async def pylock(digest: DigestPath) -> Response:
+        content = (await services.inspecting.lock(Digest(digest))).content
+        return Response(content, media_type="application/toml", headers={"ETag": f'"{digest}"', **_IMMUTABLE})
+
+    @router.get(
+        "/locks/{digest}/requirements.txt",
+        tags=["locks"],
+        summary="pip's form, with hashes",
+        responses=found,
+        response_class=PlainTextResponse,
+    )
+    async def requirements(digest: DigestPath) -> Response:
+        text = requirements_text((await services.inspecting.lock(Digest(digest))).pylock)
+        return PlainTextResponse(text, headers=_IMMUTABLE)
+
+    @router.get("/locks/{a}/diff/{b}", tags=["locks"], summary="What changes from a to b", responses=found)
+    async def diff(a: DigestPath, b: DigestPath) -> schemas.LockDiff:
+        return render.diff(a, b, await services.inspecting.diff(Digest(a), Digest(b)))
+
+    @router.get(
+        "/locks/{digest}/why/{package}",
+        tags=["locks"],
+        summary="Every path from a requirement to a package",
+        responses=found,
+    )
+    async def why(digest: DigestPath, package: Annotated[str, Path(max_length=256)]) -> schemas.WhyAnswer:
+        return render.why(digest, package, await services.inspecting.why(Digest(digest), package))
+
+    @router.get("/pins", tags=["pins"], summary="Who runs what, newest first")
+    async def pins(
+        namespace: Annotated[str | None, Query(max_length=256)] = None, cursor: Cursor = None, limit: Limit = 50
+    ) -> schemas.PinPage:
+        page = await services.inspecting.pins(namespace, cursor, limit)
+        return schemas.PinPage(items=[render.pin(item) for item in page.items], cursor=page.cursor)
+
+    @router.delete(
+        "/pins/{namespace}/{workload}",
+        tags=["pins"],
+        summary="Refresh: the next revision resolves anew; nothing is removed",
+    )
+    async def refresh(namespace: schemas.Name, workload: schemas.Name) -> schemas.WorkloadAnswer:
+        return render.workload(await services.workloads.refresh(namespace, workload))
+
+    @router.put(
+        "/pins/{namespace}/{workload}/hold",
+        tags=["pins"],
+        summary="New revisions take this lock until the next refresh",
+        responses=found,
+    )
+    async def hold(namespace: schemas.Name, workload: schemas.Name, body: schemas.HoldBody) -> schemas.WorkloadAnswer:
+        return render.workload(await services.workloads.hold(namespace, workload, Digest(body.lock)))
+
+    return router

@@ -1,0 +1,110 @@
+"""`POST /v1/resolve`, and the operations that it may turn into."""
+
+import structlog
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from resolver.api import problems, render, schemas
+from resolver.api.context import Services
+from resolver.api.errors import request_id
+from resolver.domain.requests import Policy, ResolveRequest, Workload
+from resolver.domain.targets import TargetEnvironment
+from resolver.service.operations import Done, Failed, Outcome, Running
+from resolver.service.progress import Progress
+from resolver.service.resolve import Answer
+
+_POLL_SECONDS = "1"
+
+log = structlog.get_logger(__name__)
+
+
+def build_router(services: Services) -> APIRouter:
+    """The routes, on these use cases."""
+    router = APIRouter(prefix="/v1", tags=["resolve"])
+
+    @router.post(
+        "/resolve",
+        response_model=schemas.ResolveAnswer,
+        summary="Requirements and an interpreter in, one lock and one bundle out",
+        responses={
+            202: {"model": schemas.OperationAnswer, "description": "Not done within `wait` seconds: follow `Location`"},
+            **problems.responses(413, 422, 500, 502, 503, 504, 507),
+        },
+    )
+    async def resolve(body: schemas.ResolveBody, request: Request) -> Response:
+        asked = _parse(services, body)
+        identifier = request_id(request)
+
+        async def work(progress: Progress) -> Outcome:
+            return await _outcome(services, asked, progress, identifier)
+
+        outcome = await services.operations.run("resolve", work, min(body.wait, services.max_wait))
+        return _respond(outcome)
+
+    @router.get(
+        "/operations/{identifier}",
+        response_model=schemas.ResolveAnswer,
+        summary="How a piece of work stands; once it is done, its answer",
+        responses={
+            202: {"model": schemas.OperationAnswer, "description": "Still under way"},
+            **problems.responses(404, 413, 422, 500, 502, 503, 504, 507),
+        },
+    )
+    async def operation(identifier: str) -> Response:
+        record = await services.operations.get(identifier)
+        if record.result is not None:
+            return _respond(Done(record.result))
+        if record.problem is not None:
+            return _respond(Failed(record.problem))
+        return _respond(Running(record.id, record.progress))
+
+    return router
+
+
+def _parse(services: Services, body: schemas.ResolveBody) -> ResolveRequest:
+    workload = body.workload
+    return services.requests.parse(
+        requirements=body.requirements,
+        constraints=body.constraints,
+        target=_target(body.target),
+        indexes=body.indexes,
+        policy=Policy(prereleases=body.prereleases, exclude_newer=body.exclude_newer),
+        workload=Workload(workload.namespace, workload.name, workload.revision) if workload else None,
+    )
+
+
+def _target(target: schemas.PlatformTarget | schemas.ReportedTarget) -> TargetEnvironment:
+    if isinstance(target, schemas.PlatformTarget):
+        return TargetEnvironment.from_platform(target.python, target.platform)
+    return TargetEnvironment.from_markers(target.markers, target.libc)
+
+
+async def _outcome(services: Services, asked: ResolveRequest, progress: Progress, identifier: str) -> Outcome:
+    """The work, its failures turned into problems here: whoever waits for it may be another request by then."""
+    requests_total = services.metrics.resolve_requests
+    try:
+        found = await services.resolving.answer(asked, progress)
+    except Exception as failure:
+        problem = problems.of_exception(failure, identifier)
+        requests_total.labels(outcome=problems.slug(problem)).inc()
+        if problem["status"] >= 500:
+            log.exception("resolve.failed", problem=problems.slug(problem))
+        return Failed(problem)
+    if not isinstance(found, Answer):
+        problem = problems.of_refusal(found, identifier)
+        requests_total.labels(outcome=problems.slug(problem)).inc()
+        return Failed(problem)
+    requests_total.labels(outcome=found.outcome).inc()
+    return Done(render.answer(found).model_dump(mode="json", exclude_none=False))
+
+
+def _respond(outcome: Outcome | Running) -> Response:
+    match outcome:
+        case Done():
+            return JSONResponse(outcome.result)
+        case Failed():
+            return problems.respond(outcome.problem)
+        case Running():
+            body = schemas.OperationAnswer(id=outcome.id, kind="resolve", state="running", progress=outcome.progress)
+            headers = {"Location": f"/v1/operations/{outcome.id}", "Retry-After": _POLL_SECONDS}
+            return JSONResponse(body.model_dump(mode="json"), status_code=202, headers=headers)

@@ -1,0 +1,69 @@
+"""Looking at locks and pins."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from packaging.utils import canonicalize_name
+
+from resolver.domain.errors import NotFound
+from resolver.domain.inspection import LockDiff, Paths, diff, why
+from resolver.domain.locks import Lock
+from resolver.service.lock_book import LockBook
+from storage.content import Digest
+from storage.protocols import LockStore, PinStore
+from storage.records import LockFilter, LockSummary, Page, PinRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A lock in a list, with the pins that hold it."""
+
+    lock: LockSummary
+    pins: list[PinRecord]
+
+
+class Inspecting:
+    """Answers questions about what is locked and pinned."""
+
+    def __init__(self, locks: LockStore, book: LockBook, pins: PinStore) -> None:
+        self._locks = locks
+        self._book = book
+        self._pins = pins
+
+    async def page(self, package: str | None, namespace: str | None, cursor: str | None, limit: int) -> Page[Described]:
+        """Locks, newest first."""
+        where = LockFilter(package=canonicalize_name(package) if package else None, namespace=namespace)
+        found = await self._locks.page(where, cursor, limit)
+        return Page(await self._with_pins(found.items), found.cursor)
+
+    async def describe(self, digest: Digest) -> tuple[Described, Lock]:
+        """A lock, whole. Raises NotFound."""
+        record = await self._locks.get(digest)
+        if record is None:
+            raise NotFound("lock", digest)
+        return (await self._with_pins([record]))[0], await self._book.get(digest)
+
+    async def lock(self, digest: Digest) -> Lock:
+        """A lock's content. Raises NotFound."""
+        return await self._book.get(digest)
+
+    async def diff(self, a: Digest, b: Digest) -> LockDiff:
+        """What changes from lock `a` to lock `b`. Raises NotFound."""
+        return diff((await self.lock(a)).pylock, (await self.lock(b)).pylock)
+
+    async def why(self, digest: Digest, package: str) -> tuple[str, Paths]:
+        """The locked version of a package, and every path to it. Raises NotFound for the lock or the package."""
+        lock = await self.lock(digest)
+        name = canonicalize_name(package)
+        version = lock.versions.get(name)
+        if version is None:
+            raise NotFound("package", name)
+        return str(version), why(lock.pylock, name, lock.targets)
+
+    async def pins(self, namespace: str | None, cursor: str | None, limit: int) -> Page[PinRecord]:
+        """Pins, newest first."""
+        return await self._pins.page(namespace, cursor, limit)
+
+    async def _with_pins(self, locks: Collection[LockSummary]) -> list[Described]:
+        pins = await self._pins.of_locks([lock.digest for lock in locks])
+        return [Described(lock, pins.get(lock.digest, [])) for lock in locks]

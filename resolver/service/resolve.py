@@ -1,0 +1,262 @@
+"""The main job: which lock a request gets, and its bundle."""
+
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import structlog
+from packaging.utils import NormalizedName
+from packaging.version import Version
+
+from resolver.domain.errors import Busy, IndexUnavailable, TimedOut
+from resolver.domain.keys import ResolutionKey, resolution_key
+from resolver.domain.locks import Lock
+from resolver.domain.outcomes import Notice, Refusal
+from resolver.domain.pins import (
+    AdoptPin,
+    ExtendPin,
+    Resolve,
+    Rollout,
+    ServePin,
+    Situation,
+    TakeHeld,
+    TakeLock,
+    decide,
+    revision_of,
+)
+from resolver.domain.requests import ResolveRequest, Workload
+from resolver.domain.targets import TargetEnvironment
+from resolver.service.lock_book import LockBook
+from resolver.service.locking import Locked, Locking
+from resolver.service.materialise import Materialising
+from resolver.service.progress import Progress
+from resolver.service.requests import class_base_notices
+from resolver.single_flight import SingleFlight
+from storage.content import Digest
+from storage.protocols import MetadataStore
+from storage.records import BundleRecord, PinRecord, Resolution
+
+Outcome = Literal["pinned", "cached", "resolved", "stale"]
+
+# Each turn but the last writes a pin or finds another's; only writers that keep racing each other need many.
+_TURNS = 16
+_REFUSALS = 1024
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A lock and its bundle for the target that asked."""
+
+    lock: Lock
+    bundle: BundleRecord
+    outcome: Outcome
+    pin: PinRecord | None
+    target: TargetEnvironment
+    notices: tuple[Notice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    lock: Lock
+    outcome: Outcome
+    pin: PinRecord | None
+    notices: tuple[Notice, ...]
+
+
+class Resolving:
+    """Executes the decisions of domain/pins.py around the stores."""
+
+    def __init__(
+        self,
+        metadata: MetadataStore,
+        book: LockBook,
+        locking: Locking,
+        materialising: Materialising,
+        *,
+        platforms: Sequence[str] = (),
+        fresh_for: timedelta,
+        refusals_for: timedelta,
+    ) -> None:
+        self._metadata = metadata
+        self._book = book
+        self._locking = locking
+        self._materialising = materialising
+        self._platforms = tuple(platforms)
+        self._fresh_for = fresh_for
+        self._refusals_for = refusals_for.total_seconds()
+        self._flights: SingleFlight[object, Locked | Refusal] = SingleFlight()
+        self._refused: dict[object, tuple[float, Refusal]] = {}
+
+    async def answer(self, request: ResolveRequest, progress: Progress) -> Answer | Refusal:
+        """One lock and one bundle, the same for every replica of the workload's revision.
+
+        Raises what the ports and stores raise.
+        """
+        chosen = await self._choose(request, progress)
+        if not isinstance(chosen, _Chosen):
+            return chosen
+        bundle = await self._materialising.bundle(chosen.lock, request.target, progress)
+        progress.enter("done")
+        told = [Notice(**warning) for warning in bundle.warnings]
+        return Answer(
+            lock=chosen.lock,
+            bundle=bundle,
+            outcome=chosen.outcome,
+            pin=chosen.pin,
+            target=request.target,
+            notices=tuple(dict.fromkeys([*class_base_notices(request), *chosen.notices, *told])),
+        )
+
+    async def _choose(self, request: ResolveRequest, progress: Progress) -> _Chosen | Refusal:
+        key = resolution_key(request, self._platforms)
+        outcome: Outcome = "pinned"
+        reached: Outcome
+        notices: list[Notice] = []
+        for _ in range(_TURNS):
+            situation = await self._situation(request, key)
+            decision = decide(situation)
+            match decision:
+                case ServePin(digest, pin):
+                    if pin.stale:
+                        notices.append(Notice("stale", "locked while the index could not be reached"))
+                    return _Chosen(await self._book.get(digest), outcome, pin, tuple(dict.fromkeys(notices)))
+                case ExtendPin(pin):
+                    progress.enter("locking")
+                    extended = await self._extend(request, decision, progress)
+                    if not isinstance(extended, Locked):
+                        return extended
+                    await self._metadata.pins.extend(pin, request.target.name, extended.lock.digest)
+                    outcome = "resolved"
+                    notices.extend(extended.notices)
+                    continue
+                case TakeHeld(pin) | AdoptPin(pin):
+                    if isinstance(decision, AdoptPin):
+                        notices.extend(decision.notices)
+                    await self._metadata.pins.add(pin)
+                    continue
+                case TakeLock(resolution, wanted):
+                    notices.extend(decision.notices)
+                    fresh, reached = resolution.lock, "cached"
+                case Resolve(fallback):
+                    notices.extend(decision.notices)
+                    progress.enter("locking")
+                    made = await self._resolve(request, situation, fallback, progress)
+                    if isinstance(made, Resolution):
+                        fresh, reached, wanted = made.lock, "stale", situation.pin(made.lock, stale=True)
+                    elif isinstance(made, Locked):
+                        notices.extend(made.notices)
+                        fresh, reached, wanted = made.lock.digest, "resolved", situation.pin(made.lock.digest)
+                    else:
+                        return made
+            if wanted is None:
+                return _Chosen(await self._book.get(fresh), reached, None, tuple(dict.fromkeys(notices)))
+            standing = await self._metadata.pins.add(wanted)
+            outcome = reached if standing.lock == wanted.lock else "pinned"
+        raise Busy("pinning", 1.0)
+
+    async def _situation(self, request: ResolveRequest, key: ResolutionKey) -> Situation:
+        now = datetime.now(UTC)
+        rollout = await self._rollout(request.workload, key) if request.workload else None
+        pinned = rollout is not None and rollout.own is not None
+        resolutions = [] if pinned else await self._metadata.locks.resolutions(key)
+        return Situation(now, key, request.target.name, self._fresh_for, resolutions, rollout)
+
+    async def _rollout(self, workload: Workload, key: ResolutionKey) -> Rollout:
+        namespace, name = workload.namespace, workload.name
+        record = await self._metadata.workloads.get(namespace, name)
+        revision = revision_of(workload, record)
+        own = await self._metadata.pins.get(namespace, name, revision, key)
+        if own is not None:
+            covered = [target.name for target in (await self._book.get(own.lock)).targets]
+            return Rollout(record, revision, own, covered)
+        newest = await self._metadata.pins.newest(namespace, name, key, record.refreshed_at)
+        answers = record.hold is not None and await self._answers(record.hold.lock, key)
+        return Rollout(record, revision, newest=newest, hold_answers=answers)
+
+    async def _answers(self, lock: Digest, key: ResolutionKey) -> bool:
+        if key in await self._metadata.locks.keys_of(lock):
+            return True
+        pins = await self._metadata.pins.of_locks([lock])
+        return any(pin.key == key for pin in pins.get(lock, []))
+
+    async def _resolve(
+        self, request: ResolveRequest, situation: Situation, fallback: Resolution | None, progress: Progress
+    ) -> Locked | Refusal | Resolution:
+        """A new lock for the key, or the older one where no index could be asked."""
+        others = [target for target in self._covered(request.target) if target != request.target]
+        refreshed = situation.rollout.record.refreshed_at if situation.rollout else None
+
+        async def work() -> Locked | Refusal:
+            made = await self._locking.lock(request, others)
+            if isinstance(made, Locked):
+                # A lock is known, and a revision pinned to it, only once its bundle is there: what cannot be built
+                # leaves nothing behind.
+                await self._materialising.bundle(made.lock, request.target, progress)
+                await self._book.add(made.lock)
+                covered = [target.name for target in made.lock.targets]
+                await self._metadata.locks.add_resolution(situation.resolution(made.lock.digest, covered))
+            return made
+
+        # Who asks after a refresh may not join a flight from before it.
+        flight = (situation.key, request.target.name, refreshed)
+        try:
+            return await self._once(flight, work)
+        except (IndexUnavailable, TimedOut) as failure:
+            if fallback is None:
+                raise
+            log.warning("resolve.stale", lock=fallback.lock, cause=str(failure))
+            return fallback
+
+    async def _extend(self, request: ResolveRequest, decision: ExtendPin, progress: Progress) -> Locked | Refusal:
+        versions: dict[NormalizedName, Version] = {}
+        for digest in decision.held:
+            versions = {**(await self._book.get(digest)).versions, **versions}
+
+        async def work() -> Locked | Refusal:
+            made = await self._locking.extend(request, versions)
+            if isinstance(made, Locked):
+                await self._materialising.bundle(made.lock, request.target, progress)
+                await self._book.add(made.lock)
+            return made
+
+        return await self._once((decision.pin.key, request.target.name, decision.held), work)
+
+    async def _once(
+        self, flight: object, work: Callable[[], Coroutine[Any, Any, Locked | Refusal]]
+    ) -> Locked | Refusal:
+        """The work under way for this flight; a refusal is remembered for a short while, so that a broken set does not
+        run the engine once a replica."""
+        remembered = self._refused.get(flight)
+        if remembered is not None and remembered[0] > time.monotonic():
+            return remembered[1]
+
+        async def remembering() -> Locked | Refusal:
+            made = await work()
+            if not isinstance(made, Locked):
+                self._remember(flight, made)
+            return made
+
+        return await self._flights.do(flight, remembering)
+
+    def _remember(self, flight: object, refusal: Refusal) -> None:
+        now = time.monotonic()
+        self._refused = {known: kept for known, kept in self._refused.items() if kept[0] > now}
+        if len(self._refused) < _REFUSALS:
+            self._refused[flight] = (now + self._refusals_for, refusal)
+
+    def _covered(self, target: TargetEnvironment) -> list[TargetEnvironment]:
+        named = [TargetEnvironment.from_platform(target.python, platform) for platform in self._platforms]
+        return list(dict.fromkeys([target, *named]))
+
+    @property
+    def waiting(self) -> int:
+        """Locks under way."""
+        return len(self._flights)
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await self._flights.close()

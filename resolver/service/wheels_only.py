@@ -1,0 +1,237 @@
+"""What locking wheels alone hides from a person, brought to light.
+
+Wheels-only resolving silently passes over a release that has only a source distribution for the target, and calls a
+set unsolvable whose packages merely have no wheel. The engine's words nominate packages; the index decides.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from packaging.pylock import Pylock
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import (
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    NormalizedName,
+    canonicalize_name,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
+from packaging.version import Version
+
+from resolver.domain.locks import PackageFacts
+from resolver.domain.outcomes import BuildRequired, NoSolution, Notice
+from resolver.domain.ports import Project, ProjectFile, ProjectPages
+from resolver.domain.requests import Policy, Question, RequirementLine
+from resolver.domain.requirements import parse_requirement
+from resolver.domain.targets import TargetEnvironment
+from resolver.service.facts import Pages, Picks
+
+_NOMINATED = re.compile(r"[`'\"]?([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?:\[[^\]]*\])?[`'\"]?")
+_SPEAKS_OF_WHEELS = re.compile(r"(?i)wheel|build|source|binary|distribution")
+_MOST_NOMINEES = 24
+
+
+@dataclass(slots=True)
+class _Release:
+    sdist: bool = False
+    usable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """The newest allowed version of a package has sdists and no wheel for the target; `taken` was locked instead."""
+
+    name: NormalizedName
+    newest: Version
+    taken: Version
+    target: TargetEnvironment
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Which versions a question allows of a package."""
+
+    specifier: SpecifierSet = field(default_factory=SpecifierSet)
+
+    def among(self, versions: Iterable[Version], policy: Policy) -> list[Version]:
+        """Those of the versions, newest first. Pre-releases as PEP 440 has it: only where asked for, or where there
+        is nothing else."""
+        prereleases = True if policy.prereleases or self.specifier.prereleases else None
+        return sorted(self.specifier.filter(versions, prereleases=prereleases), reverse=True)
+
+
+def allowed(lines: Sequence[RequirementLine], name: NormalizedName, target: TargetEnvironment) -> Allowed:
+    """What these requirements and constraints, as far as their markers hold for the target, allow of a package."""
+    specifier = SpecifierSet()
+    for line in lines:
+        if line.name == name and target.holds(line.requirement.marker):
+            specifier &= line.requirement.specifier
+    return Allowed(specifier)
+
+
+def passed_over(
+    project: Project, taken: Version, versions: Allowed, target: TargetEnvironment, policy: Policy
+) -> PassedOver | None:
+    """Whether the newest allowed version of the project was passed over for want of a wheel."""
+    releases = _releases(project.files, target, policy)
+    for version in versions.among(releases, policy):
+        if version <= taken or releases[version].usable:
+            return None
+        if releases[version].sdist:
+            return PassedOver(project.name, version, taken, target)
+    return None
+
+
+async def explain(
+    pages: ProjectPages, question: Question, target: TargetEnvironment, outcome: NoSolution
+) -> NoSolution | BuildRequired:
+    """`build-required` where a package that the question or the engine's explanation names has sdists and no wheel
+    that the target can use; the engine's own outcome otherwise. Raises what reading a project page raises."""
+    direct = {line.name for line in question.requirements}
+    named = [name for name in _nominees(outcome) if name not in direct]
+    for name in [*sorted(direct), *named][:_MOST_NOMINEES]:
+        project = await pages.project(name, question.indexes)
+        if project is None:
+            continue
+        versions = allowed([*question.requirements, *question.constraints], name, target)
+        newest = await asyncio.to_thread(_only_sdists, project, versions, target, question.policy)
+        if newest is not None:
+            return BuildRequired(
+                package=name,
+                version=str(newest),
+                target=target.name,
+                explanation=outcome.explanation,
+                hints=outcome.hints,
+            )
+    return outcome
+
+
+def _nominees(outcome: NoSolution) -> list[NormalizedName]:
+    lines = [line for line in (outcome.explanation, *outcome.hints) for line in line.splitlines()]
+    words = (
+        match[1]
+        for line in lines
+        if _SPEAKS_OF_WHEELS.search(line)
+        for match in _NOMINATED.finditer(_before_versions(line))
+    )
+    return list(dict.fromkeys(canonicalize_name(word) for word in words if len(word) > 1))
+
+
+def _before_versions(line: str) -> str:
+    # Only a word that a version, a quote or an extra follows or surrounds is a package's name.
+    return " ".join(re.findall(r"`[^`]+`|[A-Za-z0-9][\w.\-]*(?=\s?[=<>!~]=?|\[)", line)).replace("`", " ")
+
+
+def _only_sdists(project: Project, versions: Allowed, target: TargetEnvironment, policy: Policy) -> Version | None:
+    releases = _releases(project.files, target, policy)
+    choice = versions.among(releases, policy)
+    if any(releases[version].usable for version in choice):
+        return None
+    return next((version for version in choice if releases[version].sdist), None)
+
+
+def _releases(files: Sequence[ProjectFile], target: TargetEnvironment, policy: Policy) -> dict[Version, _Release]:
+    tags = frozenset(target.tags)
+    python = Version(target.markers["python_full_version"])
+    releases: dict[Version, _Release] = {}
+    for file in files:
+        if file.yanked is not None or not _in_time(file, policy) or not _for_python(file, python):
+            continue
+        if file.filename.endswith(".whl"):
+            try:
+                _, version, _, wheel_tags = parse_wheel_filename(file.filename)
+            except InvalidWheelFilename:  # old uploads: installers pass over them too
+                continue
+            releases.setdefault(version, _Release()).usable |= not tags.isdisjoint(wheel_tags)
+        elif file.filename.endswith((".tar.gz", ".zip")):
+            try:
+                _, version = parse_sdist_filename(file.filename)
+            except InvalidSdistFilename:  # eggs' and other old forms of archives
+                continue
+            releases.setdefault(version, _Release()).sdist = True
+    return releases
+
+
+def _in_time(file: ProjectFile, policy: Policy) -> bool:
+    if policy.exclude_newer is None:
+        return True
+    return file.upload_time is not None and file.upload_time <= policy.exclude_newer
+
+
+def _for_python(file: ProjectFile, python: Version) -> bool:
+    if not file.requires_python:
+        return True
+    try:
+        return SpecifierSet(file.requires_python).contains(python, prereleases=True)
+    except ValueError:  # not PEP 440; installers ignore such a bound
+        return True
+
+
+def _describe(found: PassedOver) -> Notice:
+    """What a person hears of a version that was passed over."""
+    return Notice(
+        code="passed-over",
+        package=found.name,
+        message=f"{found.name} {found.newest} has no wheel for {found.target}, only a source distribution; "
+        f"{found.taken} was locked instead",
+    )
+
+
+def hidden(
+    question: Question,
+    picks: Picks,
+    pages: Pages,
+    facts: Mapping[NormalizedName, PackageFacts],
+) -> BuildRequired | list[Notice]:
+    """BuildRequired where a requirement asked for directly was passed over; notices for transitive ones."""
+    held = {name for name, _ in question.held}
+    direct = {line.name for line in question.requirements}
+    notices: dict[tuple[str, str], Notice] = {}
+    for target, pylock in picks.items():
+        for package in pylock.packages:
+            if package.name in held or package.version is None or package.name not in pages:
+                continue
+            versions = _allowed(question, package.name, target, pylock, facts)
+            found = passed_over(pages[package.name], package.version, versions, target, question.policy)
+            if found is None:
+                continue
+            notice = _describe(found)
+            if package.name in direct:
+                return BuildRequired(
+                    package=package.name,
+                    version=str(found.newest),
+                    target=target.name,
+                    explanation=notice.message,
+                    hints=(f"to take the older one knowingly, require {package.name}=={found.taken}",),
+                )
+            notices[package.name, target.name] = notice
+    return list(notices.values())
+
+
+def _allowed(
+    question: Question,
+    name: NormalizedName,
+    target: TargetEnvironment,
+    pylock: Pylock,
+    facts: Mapping[NormalizedName, PackageFacts],
+) -> Allowed:
+    specifier = allowed([*question.requirements, *question.constraints], name, target).specifier
+    for package in pylock.packages:
+        for requirement in _parsed(facts[package.name].requires):
+            if canonicalize_name(requirement.name) == name and any(
+                target.holds(requirement.marker, extra) for extra in ("", *facts[package.name].extras)
+            ):
+                specifier &= requirement.specifier
+    return Allowed(specifier)
+
+
+def _parsed(texts: Iterable[str]) -> Iterable[Requirement]:
+    for text in texts:
+        try:
+            yield parse_requirement(text)
+        except ValueError:  # the engine passed over it too, or there would be no lock
+            continue

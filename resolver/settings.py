@@ -1,0 +1,157 @@
+"""Every setting of the service, by name. Flags win over the environment, the environment over `--config FILE`."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.sources import YamlConfigSettingsSource
+
+PREFIX = "LOCKSTEP_"
+# A Kubernetes Service named `lockstep` injects these into every Pod of its namespace; they are none of ours.
+_SERVICE_LINK = re.compile(r"LOCKSTEP_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+class UnknownSetting(ValueError):
+    """A `LOCKSTEP_…` variable that names no setting."""
+
+
+def _seconds(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"not a duration such as 30s, 10m, 24h: {value!r}")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _interpreters(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    pairs = (pair.partition("=") for pair in re.split(r"[\s,]+", value.strip()) if pair)
+    return {version: path for version, _, path in pairs}
+
+
+def _words(value: Any) -> Any:
+    return [word for word in re.split(r"[\s,]+", value) if word] if isinstance(value, str) else value
+
+
+def _index_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("an index name is lower-case letters, digits and hyphens")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0)]
+Interpreters = Annotated[dict[str, Path], NoDecode, BeforeValidator(_interpreters)]
+Words = Annotated[list[str], NoDecode, BeforeValidator(_words)]
+
+
+class IndexSettings(BaseModel):
+    """One package index. `namespaces`: who may use it (absent: all)."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    name: Annotated[str, AfterValidator(_index_name)]
+    url: SecretStr
+    namespaces: list[str] | None = None
+
+
+class Settings(BaseSettings):
+    """What `serve` reads."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    listen: str = Field("127.0.0.1:8080", description="host:port to listen on")
+    insecure_no_auth: bool = Field(False, description="listen beyond loopback although nobody is asked who they are")
+    data_dir: Path = Field(Path(".lockstep"), description="the folder of the embedded database and blobs")
+    index_url: SecretStr | None = Field(None, description="the one package index; absent: the engines' own default")
+    indexes: list[IndexSettings] = Field([], description="several package indexes, in order of priority")
+    engine: Literal["uv", "pip"] = Field("uv", description="what resolves")
+    interpreters: Interpreters = Field(
+        {}, description="3.12=/usr/bin/python3.12 … for byte-code; absent: those on PATH"
+    )
+    platforms: Words = Field([], description="platform tags that every lock covers beside the one that asked")
+    fresh_for: Seconds = Field(86400.0, description="how long a lock answers new requests for its key")
+    refusals_for: Seconds = Field(30.0, description="how long a `no solution` is remembered")
+    passed_over: Literal["refuse", "warn"] = Field(
+        "refuse", description="a required package's newest version has no wheel: build-required, or a warning"
+    )
+    target_conflict: Literal["refuse", "warn"] = Field(
+        "refuse", description="a workload's platforms cannot have equal versions: refused, or a warning"
+    )
+    shared_paths: Literal["refuse", "warn"] = Field(
+        "warn", description="two packages write one path: refused, or a warning"
+    )
+    log_format: Literal["json", "text"] | None = Field(None, description="absent: text on a terminal, else json")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
+    max_body: int = Field(1 << 20, description="bytes of a request's body", ge=1024)
+    max_wait: Seconds = Field(300.0, description="the longest that a caller may wait for an answer")
+    index_timeout: Annotated[Seconds, Field(ge=1)] = Field(
+        15.0, description="how long one request to an index may stay without an answer"
+    )
+    engine_timeout: Seconds = Field(300.0, description="the longest that one run of the engine may take")
+    engine_memory: int = Field(4 << 30, description="bytes of address space that one run of the engine may have")
+    build_timeout: Seconds = Field(600.0, description="the longest that building one layer may take")
+    parallel_resolves: int = Field(4, description="runs of the engine at once", ge=1)
+    parallel_downloads: int = Field(16, description="wheels fetched at once", ge=1)
+    parallel_builds: int = Field(default_factory=lambda: os.cpu_count() or 1, description="layers built at once", ge=1)
+    queue: int = Field(512, description="requests that may wait for a resolve; past it: busy", ge=1)
+    shutdown_grace: Seconds = Field(25.0, description="after SIGTERM, how long work under way may still take")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment; `load` adds the file behind them."""
+        return init_settings, env_settings
+
+
+def load(flags: Mapping[str, Any], config: Path | None) -> Settings:
+    """The settings from flags, environment and file, in that order of priority.
+
+    Raises:
+        UnknownSetting: a LOCKSTEP_ variable that names no setting.
+        pydantic.ValidationError: a value that is none, or a name in the file that is no setting.
+        OSError: the file cannot be read.
+    """
+    _refuse_unknown(os.environ)
+
+    class FromFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            *sources: PydanticBaseSettingsSource,
+            **named: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            sources = super().settings_customise_sources(settings_cls, *sources, **named)
+            return (*sources, YamlConfigSettingsSource(settings_cls, config)) if config else sources
+
+    if config is not None:
+        config.open("rb").close()
+    return FromFile(**{name: value for name, value in flags.items() if value is not None})
+
+
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {PREFIX + "CONFIG"}
+    unknown = sorted(
+        name
+        for name in environment
+        if name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.fullmatch(name)
+    )
+    if unknown:
+        raise UnknownSetting(f"no such setting: {', '.join(unknown)}")
