@@ -21,7 +21,7 @@ demo: $(READY) ## two replicas of one workload, from the real index, on the embe
 	@$(BIN)/python -m tests.e2e.demo
 
 test: $(READY) ## the whole suite, with coverage
-	@$(BIN)/python -m pytest --cov --cov-report=term
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --cov --cov-report=term
 
 serve: $(READY) ## the service on 127.0.0.1:8080, data under .lockstep
 	@$(BIN)/lockstep serve
@@ -35,6 +35,7 @@ client: $(READY) ## dist/lockstep.pyz, the client that needs nothing but Python
 lock: ## renew the hashed locks under deploy/requirements
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml -o deploy/requirements/service.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml --group dev -o deploy/requirements/dev.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml --group dev --group parts -o deploy/requirements/parts.txt
 
 clean: ## remove what the other targets made
 	@rm -rf $(VENV) .lockstep dist .pytest_cache .mypy_cache .ruff_cache

@@ -4,6 +4,7 @@ StorageError
 ├── BlobNotFound        no content has this digest here
 ├── DigestMismatch      what was written is not what the digest names
 ├── StorageFull         no room left; nothing was kept
+├── LeaseLost           the lease that a write was made under is another's by now; nothing was written
 └── StorageUnavailable  the database or the blob store cannot be reached just now
 """
 
@@ -36,3 +37,11 @@ class StorageFull(StorageError):
 
 class StorageUnavailable(StorageError):
     """The store cannot be reached just now; trying again later may pass."""
+
+
+class LeaseLost(StorageError):
+    """Somebody else holds the lease by now: what was done under it may not be published."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the lease {name} is no longer held")
+        self.name = name

@@ -8,14 +8,20 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from storage.content import Digest
 from storage.records import (
+    AskedRecord,
     BlobInfo,
     BundleRecord,
+    Claims,
+    ContentRecord,
     Hold,
+    JobRecord,
+    Keep,
     LayerRecord,
+    Lease,
     LockFilter,
     LockRecord,
     LockSummary,
@@ -47,6 +53,7 @@ class BlobReader(Protocol):
 
         Raises:
             BlobNotFound: on entering.
+            DigestMismatch: on entering, by a store that had to fetch the content and got another.
         """
         ...
 
@@ -79,9 +86,31 @@ class BlobJanitor(Protocol):
         """Remove the blob if it is there."""
         ...
 
+    async def ping(self) -> None:
+        """Raises StorageUnavailable where the store does not answer."""
+        ...
+
+    async def quarantine(self, digest: Digest) -> None:
+        """Put a damaged blob out of the way if it is there: aside, for somebody to look at, or away for good."""
+        ...
+
 
 class BlobStore(BlobReader, BlobWriter, BlobJanitor, Protocol):
     """A whole blob store."""
+
+
+@runtime_checkable
+class BlobLinks(Protocol):
+    """What a blob store has beside, where others can fetch from it without passing through the service."""
+
+    async def presigned(self, digest: Digest, seconds: int) -> str | None:
+        """A URL that answers a GET with the blob, to whoever has it, for that many seconds; None where this store
+        cannot make one. Does not look whether the blob is there; who fetches it verifies what it gets.
+
+        Raises:
+            StorageUnavailable: what signs cannot be reached.
+        """
+        ...
 
 
 class LockStore(Protocol):
@@ -99,8 +128,12 @@ class LockStore(Protocol):
         """Locks, newest first. Raises InvalidCursor for a cursor that this store did not give."""
         ...
 
-    async def add_resolution(self, resolution: Resolution) -> None:
-        """Record that the key was answered with the lock at that time; the same pair again renews the time."""
+    async def add_resolution(self, resolution: Resolution, lease: Lease | None = None) -> None:
+        """Record that the key was answered with the lock at that time; the same pair again renews the time.
+
+        Raises:
+            LeaseLost: a lease was named and is not held any more; nothing was written.
+        """
         ...
 
     async def resolutions(self, key: str) -> list[Resolution]:
@@ -156,9 +189,26 @@ class WorkloadStore(Protocol):
         """Name the lock that new revisions take until the next refresh."""
         ...
 
+    async def see(self, namespace: str, workload: str, at: datetime) -> None:
+        """Record that the workload asked for something. To be done before its pins are read: a workload that is being
+        forgotten at that moment is then seen too early to be forgotten, or forgotten whole."""
+        ...
+
+    async def unseen(self, before: datetime, limit: int) -> list[tuple[str, str]]:
+        """Workloads, by namespace and name, that were not seen, pinned, refreshed or held since then."""
+        ...
+
+    async def forget(self, namespace: str, workload: str, before: datetime) -> bool:
+        """Forget the workload and its pins, unless it came back since then; returns whether it is forgotten."""
+        ...
+
 
 class ArtifactStore(Protocol):
-    """Which layer was built from a wheel, which bundle from a lock. A record is a reference: blobs first."""
+    """Which layer was built from a wheel, which bundle from a lock.
+
+    A record is a reference: blobs first. It is written on the strength of claims on the contents that it needs (see
+    ContentStore), and is refused where one of those has been gone since it was claimed.
+    """
 
     async def layer(self, wheel: Digest, python: str, toolchain: str) -> LayerRecord | None:
         """The layer of this wheel for this Python (`3.12`), built by this toolchain."""
@@ -168,16 +218,90 @@ class ArtifactStore(Protocol):
         """The layer whose plain tar has this digest."""
         ...
 
-    async def add_layer(self, layer: LayerRecord) -> None:
-        """Keep the record; the same key again replaces it."""
+    async def add_layer(self, layer: LayerRecord, claims: Claims) -> bool:
+        """Keep the record, which needs its `digest` and its `listing`; the same key again replaces it. False where
+        that was refused."""
         ...
 
     async def bundle(self, lock: Digest, target: str, toolchain: str) -> BundleRecord | None:
         """The bundle of this lock for this target class."""
         ...
 
-    async def add_bundle(self, bundle: BundleRecord) -> None:
-        """Keep the record; the same key again replaces it."""
+    async def add_bundle(self, bundle: BundleRecord, claims: Claims) -> bool:
+        """Keep the record, which needs all that is claimed: its manifest and what that names; the same key again
+        replaces it. Counts as a use of the bundle. False where that was refused."""
+        ...
+
+    async def use(self, bundle: Digest, at: datetime) -> bool:
+        """Record that the bundle is in use; False where there is no record of it (any more)."""
+        ...
+
+
+class ContentStore(Protocol):
+    """Which blobs references need. Whoever is about to rely on a blob claims it first, then looks whether it is there
+    and writes it where it is not, and then writes the reference on the strength of the claim."""
+
+    async def claim(self, digests: Collection[Digest]) -> dict[Digest, int]:
+        """Claim these contents, there or not as yet: whatever mark they had is gone, so that no collection under way
+        removes them any more."""
+        ...
+
+    async def needed(self, after: Digest | None, limit: int) -> list[Digest]:
+        """Contents that records need, in the order of their digests, from behind that one."""
+        ...
+
+    async def is_needed(self, digest: Digest) -> bool:
+        """Whether a record needs the content."""
+        ...
+
+    async def bundles(self, after: Digest | None, limit: int) -> list[Digest]:
+        """Bundles that there are records of, in the order of their digests, from behind that one."""
+        ...
+
+    async def unknown(self, digests: Collection[Digest]) -> set[Digest]:
+        """Those among them that nobody ever claimed, nor a collection saw."""
+        ...
+
+    def dropping(self, digest: Digest) -> AbstractAsyncContextManager[None]:
+        """Drop every record that needs the content. In the block, which no claim on it overlaps, the blob can be put
+        away; what was claimed before is refused after."""
+        ...
+
+
+class RetentionStore(Protocol):
+    """What is kept of the blobs, in batches of a transaction each; any number of collections may go on at once.
+
+    A mark says since when nothing holds a content. It is all that a removal goes by, and whoever comes to rely on the
+    content takes it away.
+    """
+
+    async def adopt(self, blobs: Collection[BlobInfo], at: datetime) -> int:
+        """Learn the sizes of these blobs; those that are unknown are marked. Returns how many were."""
+        ...
+
+    async def held(self, keep: Keep) -> set[Digest]:
+        """The contents that something holds: of the bundles that `keep` says, for each target class of a lock the one
+        made last, and any in use: their parts, and the listings and wheels of their layers."""
+        ...
+
+    async def page(self, after: Digest | None, limit: int) -> list[ContentRecord]:
+        """All contents, in the order of their digests, from behind that one."""
+        ...
+
+    async def mark(self, digests: Collection[Digest], at: datetime | None) -> None:
+        """Mark those that are not, or (None) take their marks away."""
+        ...
+
+    async def release(self, digests: Collection[Digest], keep: Keep, marked_by: datetime) -> list[Digest]:
+        """Drop the records that need these contents, as far as they bear a mark that old, nobody is just claiming
+        them and nothing holds them by now. Returns what no record needs any more, to be removed next."""
+        ...
+
+    def removing(
+        self, digests: Collection[Digest], marked_by: datetime
+    ) -> AbstractAsyncContextManager[list[ContentRecord]]:
+        """Those of them that still bear a mark that old and nobody is just claiming. In the block, which no claim on
+        them overlaps, their blobs are deleted; at its end they are forgotten."""
         ...
 
 
@@ -194,6 +318,74 @@ class OperationStore(Protocol):
 
     async def delete_before(self, time: datetime) -> int:
         """Forget operations not updated since; returns how many."""
+        ...
+
+
+class LeaseStore(Protocol):
+    """Which replica does a piece of work. Times are the store's own: replicas' clocks differ."""
+
+    async def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:
+        """The lease, for that long, unless somebody else holds it."""
+        ...
+
+    async def renew(self, lease: Lease, seconds: float) -> bool:
+        """Hold the lease for that long from now; False where it is no longer the holder's."""
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """Let the next one have it at once."""
+        ...
+
+
+class RefusalStore(Protocol):
+    """How questions were refused, for a short while."""
+
+    async def get(self, question: str, now: datetime) -> dict[str, Any] | None:
+        """How the question was refused, if that is still remembered."""
+        ...
+
+    async def put(self, question: str, refusal: dict[str, Any], now: datetime, until: datetime) -> None:
+        """Remember it until then."""
+        ...
+
+
+class AskedStore(Protocol):
+    """What was asked for lately."""
+
+    async def add(self, asked: Collection[AskedRecord]) -> None:
+        """Count these in: times add up, the latest stands. No two of them have the same key and target."""
+        ...
+
+    async def most(self, since: datetime, limit: int) -> list[AskedRecord]:
+        """What was asked for since then, the most times first, then the latest."""
+        ...
+
+    async def delete_before(self, time: datetime) -> int:
+        """Forget what nobody asked for since; returns how many."""
+        ...
+
+
+class JobStore(Protocol):
+    """Cold work that waits for a worker."""
+
+    async def put(self, job: JobRecord, most: int) -> bool:
+        """Add the job, or let one that failed before `job.created` wait anew; False where `most` wait already."""
+        ...
+
+    async def get(self, identifier: str) -> JobRecord | None:
+        """The job, waiting or failed; None where it is done."""
+        ...
+
+    async def waiting(self, limit: int) -> list[JobRecord]:
+        """Jobs to do: the oldest of each namespace first, then the second of each, and so on."""
+        ...
+
+    async def done(self, identifier: str) -> None:
+        """The job is done: forget it."""
+        ...
+
+    async def fail(self, identifier: str, problem: dict[str, Any], at: datetime, forget: datetime) -> None:
+        """The job failed, and how, for those who wait for it; what failed before `forget` is forgotten by the way."""
         ...
 
 
@@ -221,8 +413,38 @@ class MetadataStore(Protocol):
         ...
 
     @property
+    def contents(self) -> ContentStore:
+        """Which blobs references need."""
+        ...
+
+    @property
+    def retention(self) -> RetentionStore:
+        """What is kept of the blobs."""
+        ...
+
+    @property
     def operations(self) -> OperationStore:
         """Work that outlives its caller."""
+        ...
+
+    @property
+    def leases(self) -> LeaseStore:
+        """Who does what."""
+        ...
+
+    @property
+    def refusals(self) -> RefusalStore:
+        """What failed a moment ago."""
+        ...
+
+    @property
+    def asked(self) -> AskedStore:
+        """What was asked for lately."""
+        ...
+
+    @property
+    def jobs(self) -> JobStore:
+        """What waits for a worker."""
         ...
 
     async def ping(self) -> None:

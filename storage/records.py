@@ -1,5 +1,6 @@
 """The records that a metadata store keeps. Plain values; times are aware and in UTC."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -7,6 +8,9 @@ from typing import Any, Generic, TypeVar
 from storage.content import Digest
 
 T = TypeVar("T")
+
+Claims = Mapping[Digest, int]
+"""Contents that somebody relies on, each in the incarnation that was seen: another one has been gone in between."""
 
 
 class InvalidCursor(ValueError):
@@ -148,4 +152,60 @@ class OperationRecord:
     updated: datetime
     progress: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] | None = None
+    problem: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to do the piece of work `name`, until it expires. `token` grows with every holder that did not give
+    it back; `takeover`: it was taken from one of those."""
+
+    name: str
+    holder: str
+    token: int
+    takeover: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AskedRecord:
+    """What was asked for: by its key and target class, how many times so far, the last time at `last`. `request` is
+    what it takes to ask it again; it holds no credential."""
+
+    key: str
+    target: str
+    request: dict[str, Any]
+    times: int
+    last: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ContentRecord:
+    """A blob as the database knows it: `size` in bytes once a collection has seen it, `marked` since when nothing holds
+    it as far as collections have seen."""
+
+    digest: Digest
+    size: int | None
+    marked: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What holds a bundle: a pin of one of its workload's newest `revisions` revisions, a hold, a use after that
+    time."""
+
+    revisions: int
+    used_after: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """Cold work that waits for a worker: a request as it can be asked again, for a target class. `problem`, as the
+    API shows it, says how it `failed`; then it waits no more."""
+
+    id: str
+    namespace: str
+    target: str
+    request: dict[str, Any]
+    created: datetime
+    failed: datetime | None = None
     problem: dict[str, Any] | None = None

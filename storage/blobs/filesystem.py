@@ -6,6 +6,8 @@
     │   │   └── <64 digits>      a blob, whole, read-only: it gets this name only after its digest was checked
     └── staging/
         └── <random>             being written by a living process, or left by a dead one and swept at the next start
+    <root>/quarantine-v1/
+    └── <64 digits>              a blob that was found damaged, put there for somebody to look at; nothing reads it
 
 Several processes may use one folder: a blob appears by a rename, and two writers of one blob rename the same bytes.
 """
@@ -15,16 +17,17 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
 from storage.blobs.files import CHUNK, chunks_of, failures, sync_folder
+from storage.blobs.incoming import blocks, verify
 from storage.blobs.staging import Staging
 from storage.content import Digest
-from storage.errors import BlobNotFound, DigestMismatch
+from storage.errors import BlobNotFound
 from storage.records import BlobInfo
 
 _FAN_OUT = tuple(f"{first:02x}" for first in range(256))
@@ -37,6 +40,7 @@ class FilesystemBlobStore:
     def __init__(self, root: Path) -> None:
         self._blobs = root / "blobs-v1" / "sha256"
         self._staging_folder = root / "blobs-v1" / "staging"
+        self._quarantine = root / "quarantine-v1"
         self._staging = Staging(self._staging_folder)
 
     @classmethod
@@ -91,12 +95,12 @@ class FilesystemBlobStore:
             return present
         hasher = hashlib.sha256()
         size = 0
-        async with self._staging.file() as (path, file), aclosing(_blocks(chunks)) as blocks:
-            async for block in blocks:
+        async with self._staging.file() as (path, file), aclosing(blocks(chunks, CHUNK)) as incoming:
+            async for block in incoming:
                 with failures("writing a blob"):
                     await asyncio.gather(file.write(block), asyncio.to_thread(hasher.update, block))
                 size += len(block)
-            _check(expected, hasher.hexdigest(), size)
+            verify(expected, hasher.hexdigest(), size)
             with failures("committing a blob"):
                 await file.flush()
                 await asyncio.to_thread(self._commit, file.fileno(), path, expected)
@@ -117,7 +121,7 @@ class FilesystemBlobStore:
 
     def _move(self, path: Path, expected: Digest) -> int:
         with failures("adding a file"), path.open("rb") as file:
-            _check(expected, hashlib.file_digest(file, "sha256").hexdigest(), file.tell())
+            verify(expected, hashlib.file_digest(file, "sha256").hexdigest(), file.tell())
             os.fchmod(file.fileno(), 0o444)
             try:
                 self._commit(file.fileno(), path, expected)
@@ -145,27 +149,25 @@ class FilesystemBlobStore:
         with failures("deleting a blob"):
             await asyncio.to_thread(self._path(digest).unlink, missing_ok=True)
 
+    async def quarantine(self, digest: Digest) -> None:
+        """Move a damaged blob to `quarantine-v1`, over one that was moved there before; nothing where it is gone."""
+        await asyncio.to_thread(self._set_aside, digest)
+
+    def _set_aside(self, digest: Digest) -> None:
+        with failures("setting a damaged blob aside"):
+            self._quarantine.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):
+                self._path(digest).rename(self._quarantine / digest.hex)
+                sync_folder(self._path(digest).parent)
+
+    async def ping(self) -> None:
+        """Raises StorageUnavailable where the folder cannot be read."""
+        with failures("looking at the blob store"):
+            await asyncio.to_thread(os.listdir, self._staging_folder)
+
 
 class _OtherFileSystem(Exception):
     """A rename cannot bring the file here."""
-
-
-def _check(expected: Digest, hexdigest: str, size: int) -> None:
-    actual = Digest.from_hex(hexdigest)
-    if actual != expected:
-        raise DigestMismatch(expected, actual, size)
-
-
-async def _blocks(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The same bytes in blocks that are worth the way to a thread: network chunks are small."""
-    block = bytearray()
-    async for chunk in chunks:
-        block += chunk
-        if len(block) >= CHUNK:
-            yield bytes(block)
-            block.clear()
-    if block:
-        yield bytes(block)
 
 
 def _listing(folder: Path) -> list[BlobInfo]:

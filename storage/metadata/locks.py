@@ -1,14 +1,17 @@
 """Locks by digest, and which key was answered with which lock."""
 
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import RowMapping, Select, select, union
+from sqlalchemy import Column, ColumnElement, RowMapping, Select, exists, select, union_all
 
 from storage.content import Digest
 from storage.metadata.cursors import behind, read_cursor, write_cursor
 from storage.metadata.database import Database, insert
-from storage.metadata.tables import lock_packages, locks, pin_extensions, pins, resolutions
-from storage.records import LockFilter, LockRecord, LockSummary, Page, Resolution
+from storage.metadata.failures import retried
+from storage.metadata.leases import require
+from storage.metadata.tables import lock_namespaces, lock_packages, locks, pin_extensions, pins, resolutions
+from storage.records import Lease, LockFilter, LockRecord, LockSummary, Page, Resolution
 
 MOST_RESOLUTIONS = 100
 _SUMMARY = (locks.c.digest, locks.c.created, locks.c.requirements, locks.c.targets, locks.c.package_count)
@@ -20,6 +23,7 @@ class SqlLockStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @retried
     async def add(self, lock: LockRecord) -> None:
         """Keep the lock; one that is there stays as it was."""
         row = {
@@ -31,7 +35,7 @@ class SqlLockStore:
             "content": lock.content,
         }
         packages = [
-            {"lock": lock.digest, "position": position, "name": name, "version": version}
+            {"lock": lock.digest, "position": position, "name": name, "version": version, "created": lock.created}
             for position, (name, version) in enumerate(lock.packages)
         ]
         async with self._database.write() as connection:
@@ -56,18 +60,27 @@ class SqlLockStore:
 
     async def page(self, where: LockFilter, cursor: str | None, limit: int) -> Page[LockSummary]:
         """Locks, newest first. Raises InvalidCursor."""
-        query = _filtered(select(*_SUMMARY), where)
+        chosen, created, digest = _matching(where)
         if cursor is not None:
-            query = query.where(behind(locks.c.created, locks.c.digest, read_cursor(cursor, Digest)))
-        query = query.order_by(locks.c.created.desc(), locks.c.digest.desc()).limit(limit + 1)
+            chosen = chosen.where(behind(created, digest, read_cursor(cursor, Digest)))
+        # Cut before the locks are read: of a lock that is not shown, nothing but the index is.
+        shown = chosen.order_by(created.desc(), digest.desc()).limit(limit + 1).subquery()
+        query = select(*_SUMMARY).join(shown, shown.c[digest.name] == locks.c.digest)
+        query = query.order_by(locks.c.created.desc(), locks.c.digest.desc())
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).mappings().all()
         items = [LockSummary(**_fields(row)) for row in rows[:limit]]
         return Page(items, write_cursor(items[-1].created, items[-1].digest) if len(rows) > limit else None)
 
-    async def add_resolution(self, resolution: Resolution) -> None:
-        """Record that the key was answered with the lock at that time; the same pair again renews the time."""
+    @retried
+    async def add_resolution(self, resolution: Resolution, lease: Lease | None = None) -> None:
+        """Record that the key was answered with the lock at that time; the same pair again renews the time.
+
+        Raises:
+            LeaseLost: a lease was named and is not held any more; nothing was written.
+        """
         async with self._database.write() as connection:
+            await require(connection, lease)
             statement = insert(connection, resolutions).values(
                 key=resolution.key, lock=resolution.lock, targets=resolution.targets, at=resolution.at
             )
@@ -102,13 +115,30 @@ def _fields(row: RowMapping) -> dict[str, Any]:
     return {**row, "requirements": tuple(row["requirements"]), "targets": tuple(row["targets"])}
 
 
-def _filtered(query: Select[Any], where: LockFilter) -> Select[Any]:
-    if where.package is not None:
-        query = query.where(
-            locks.c.digest.in_(select(lock_packages.c.lock).where(lock_packages.c.name == where.package))
-        )
+def _matching(where: LockFilter) -> tuple[Select[Any], Column[datetime], Column[Digest]]:
+    """When the locks were made, and their digests: a query, each lock once, and the columns that it is in order of."""
     if where.namespace is not None:
-        pinned = select(pins.c.lock).where(pins.c.namespace == where.namespace)
-        extended = select(pin_extensions.c.lock).join(pins).where(pins.c.namespace == where.namespace)
-        query = query.where(locks.c.digest.in_(union(pinned, extended)))
-    return query
+        found = lock_namespaces.c
+        query = select(found.created, found.lock).where(found.namespace == where.namespace, _held())
+        if where.package is not None:
+            # Joined by both, so that either index is read in the order of the list.
+            same = (lock_packages.c.created == found.created) & (lock_packages.c.lock == found.lock)
+            query = query.join(lock_packages, same).where(lock_packages.c.name == where.package).distinct()
+        return query, found.created, found.lock
+    if where.package is not None:
+        found = lock_packages.c
+        return (
+            select(found.created, found.lock).where(found.name == where.package).distinct(),
+            found.created,
+            found.lock,
+        )
+    return select(locks.c.created, locks.c.digest), locks.c.created, locks.c.digest
+
+
+def _held() -> ColumnElement[bool]:
+    """Whether a pin of the namespace still holds the lock. One EXISTS of both ways, which is asked lock by lock: two
+    would be answered for all the pins there are."""
+    here = pins.c.namespace == lock_namespaces.c.namespace
+    pinned = select(pins.c.id).where(pins.c.lock == lock_namespaces.c.lock, here)
+    extended = select(pins.c.id).join(pin_extensions).where(pin_extensions.c.lock == lock_namespaces.c.lock, here)
+    return exists(union_all(*(query.correlate(lock_namespaces) for query in (pinned, extended))))

@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import delete, select
 
 from storage.metadata.database import Database, replace
+from storage.metadata.failures import retried
 from storage.metadata.tables import operations
 from storage.records import OperationRecord
 
@@ -16,6 +17,7 @@ class SqlOperationStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @retried
     async def put(self, operation: OperationRecord) -> None:
         """Write the operation as it stands now."""
         async with self._database.write() as connection:
@@ -27,6 +29,7 @@ class SqlOperationStore:
             row = (await connection.execute(select(operations).where(operations.c.id == identifier))).first()
         return None if row is None else OperationRecord(**row._mapping)
 
+    @retried
     async def delete_before(self, time: datetime) -> int:
         """Forget operations not updated since; returns how many."""
         async with self._database.write() as connection:

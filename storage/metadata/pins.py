@@ -5,14 +5,15 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, or_, select
+from sqlalchemy import Row, Select, and_, literal, select, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.content import Digest
 from storage.errors import StorageError
 from storage.metadata.cursors import behind, read_cursor, write_cursor
 from storage.metadata.database import Database, insert
-from storage.metadata.tables import pin_extensions, pins
+from storage.metadata.failures import retried
+from storage.metadata.tables import lock_namespaces, locks, pin_extensions, pins
 from storage.records import Page, PinRecord
 
 
@@ -37,6 +38,7 @@ class SqlPinStore:
         async with self._database.read() as connection:
             return await _one(connection, query.order_by(pins.c.created.desc(), pins.c.id.desc()).limit(1))
 
+    @retried
     async def add(self, pin: PinRecord) -> PinRecord:
         """Write the pin, its extensions with it, unless there is one; returns the one that stands.
 
@@ -57,8 +59,10 @@ class SqlPinStore:
             if added is not None:
                 for position, (target, lock) in enumerate(pin.extensions):
                     await _extend(connection, added, position, target, lock)
+                await _list(connection, pin.namespace, {pin.lock, *(lock for _, lock in pin.extensions)})
             return await _standing(connection, pin)
 
+    @retried
     async def extend(self, pin: PinRecord, target: str, lock: Digest) -> PinRecord:
         """Add a lock for one more target class if the pin still has the extensions of `pin`; returns what stands.
 
@@ -70,6 +74,7 @@ class SqlPinStore:
             if identity is None:
                 raise StorageError("a pin that is not here cannot be extended")
             await _extend(connection, identity, len(pin.extensions), target, lock)
+            await _list(connection, pin.namespace, {lock})
             return await _standing(connection, pin)
 
     async def page(self, namespace: str | None, cursor: str | None, limit: int) -> Page[PinRecord]:
@@ -90,8 +95,10 @@ class SqlPinStore:
     async def of_locks(self, digests: Collection[Digest]) -> dict[Digest, list[PinRecord]]:
         """The pins that hold each of these locks, newest first; an empty list where none does."""
         holders: dict[Digest, list[PinRecord]] = {digest: [] for digest in digests}
+        # Put together, each by its own index: one OR of both would read all pins.
+        pinned = select(pins.c.id).where(pins.c.lock.in_(holders))
         extended = select(pin_extensions.c.pin).where(pin_extensions.c.lock.in_(holders))
-        query = select(pins).where(or_(pins.c.lock.in_(holders), pins.c.id.in_(extended)))
+        query = select(pins).where(pins.c.id.in_(union(pinned, extended)))
         async with self._database.read() as connection:
             for _, record in _records(await connection.execute(_with_extensions(query))):
                 for lock in {record.lock, *(lock for _, lock in record.extensions)} & holders.keys():
@@ -118,6 +125,14 @@ def _row_number(text: str) -> int:
 
 async def _extend(connection: AsyncConnection, pin: int, position: int, target: str, lock: Digest) -> None:
     statement = insert(connection, pin_extensions).values(pin=pin, position=position, target=target, lock=lock)
+    await connection.execute(statement.on_conflict_do_nothing())
+
+
+async def _list(connection: AsyncConnection, namespace: str, digests: Collection[Digest]) -> None:
+    """Have the locks listed in the namespace. In one order, so that nobody waits in a circle."""
+    these = select(literal(namespace), locks.c.created, locks.c.digest).where(locks.c.digest.in_(digests))
+    columns = [lock_namespaces.c.namespace, lock_namespaces.c.created, lock_namespaces.c.lock]
+    statement = insert(connection, lock_namespaces).from_select(columns, these.order_by(locks.c.digest))
     await connection.execute(statement.on_conflict_do_nothing())
 
 

@@ -1,15 +1,21 @@
 """All the references, in one database."""
 
+import asyncio
 from typing import Self
 
-from sqlalchemy import make_url, select
+from sqlalchemy import select
 
 from storage.metadata.artifacts import SqlArtifactStore
-from storage.metadata.database import Database
+from storage.metadata.asked import SqlAskedStore
+from storage.metadata.contents import SqlContentStore
+from storage.metadata.database import Database, migrate, parse
+from storage.metadata.jobs import SqlJobStore
+from storage.metadata.leases import SqlLeaseStore
 from storage.metadata.locks import SqlLockStore
-from storage.metadata.migrations import upgrade
 from storage.metadata.operations import SqlOperationStore
 from storage.metadata.pins import SqlPinStore
+from storage.metadata.refusals import SqlRefusalStore
+from storage.metadata.retention import SqlRetentionStore
 from storage.metadata.tables import operations
 from storage.metadata.workloads import SqlWorkloadStore
 
@@ -23,26 +29,34 @@ class SqlMetadataStore:
         self._pins = SqlPinStore(database)
         self._workloads = SqlWorkloadStore(database)
         self._artifacts = SqlArtifactStore(database)
+        self._contents = SqlContentStore(database)
+        self._retention = SqlRetentionStore(database)
         self._operations = SqlOperationStore(database)
+        self._leases = SqlLeaseStore(database)
+        self._refusals = SqlRefusalStore(database)
+        self._jobs = SqlJobStore(database)
+        self._asked = SqlAskedStore(database)
 
     @classmethod
     async def open(cls, url: str) -> Self:
-        """The store in the database at `url`, such as `sqlite:////data/lockstep.db`, its tables brought up to date.
+        """The store in the database at `url`, its tables brought up to date: `sqlite:////data/lockstep.db` or
+        `postgresql://user@host/database`, where libpq's own variables and files (PGPASSWORD, PGPASSFILE) count.
 
-        Several processes may open one database at once: the upgrade is a write, and writes take turns.
+        Raises: as `migrate`.
+        """
+        await cls.migrate(url)
+        return cls(Database.at(parse(url)))
+
+    @staticmethod
+    async def migrate(url: str) -> None:
+        """Bring the tables of the database at `url` up to date. Several processes may do so at once: they take turns.
 
         Raises:
             StorageUnavailable, StorageFull: the database cannot be used.
-            ValueError: the URL names an SQLite without a file.
+            StorageError: it was brought further by a newer version.
+            ValueError: the URL is none, or names an SQLite without a file; the URL is not shown.
         """
-        database = await Database.open(make_url(url))
-        try:
-            async with database.write() as connection:
-                await connection.run_sync(upgrade)
-        except BaseException:
-            await database.close()
-            raise
-        return cls(database)
+        await asyncio.to_thread(migrate, parse(url))
 
     async def close(self) -> None:
         """Give the connections back; nothing may be asked of the store any more."""
@@ -69,9 +83,39 @@ class SqlMetadataStore:
         return self._artifacts
 
     @property
+    def contents(self) -> SqlContentStore:
+        """Which blobs references need."""
+        return self._contents
+
+    @property
+    def retention(self) -> SqlRetentionStore:
+        """What is kept of the blobs."""
+        return self._retention
+
+    @property
     def operations(self) -> SqlOperationStore:
         """Work that outlives its caller."""
         return self._operations
+
+    @property
+    def leases(self) -> SqlLeaseStore:
+        """Who does what."""
+        return self._leases
+
+    @property
+    def refusals(self) -> SqlRefusalStore:
+        """What failed a moment ago."""
+        return self._refusals
+
+    @property
+    def asked(self) -> SqlAskedStore:
+        """What was asked for lately."""
+        return self._asked
+
+    @property
+    def jobs(self) -> SqlJobStore:
+        """What waits for a worker."""
+        return self._jobs
 
     async def ping(self) -> None:
         """Raises StorageUnavailable where the database does not answer."""

@@ -1,10 +1,13 @@
 """The tables. A change here is a migration in `migrations/versions` too (a test compares the two).
 
     locks ─┬─< lock_packages          for searching
+           ├─< lock_namespaces        likewise
            ├─< resolutions            key → locks
            ├─< pins ──< pin_extensions
            └─< workloads (hold)
-    layers, bundles, operations       stand alone
+    bundles ──< bundle_parts >── contents, which layers need too; by digest alone, see storage/metadata/contents.py
+    operations, leases, refusals,
+    asked                             stand alone
 
 Every query of storage.protocols is the read of one index: the comment on an index says of which query.
 """
@@ -55,7 +58,18 @@ lock_packages = Table(
     Column("position", Integer, primary_key=True),  # in the order of the lock
     Column("name", String, nullable=False),
     Column("version", String, nullable=False),
-    Index(None, "name", "lock"),  # page, by package
+    Column("created", UtcDateTime, nullable=False),  # the lock's, so that an index has the order of a list
+    Index(None, "name", "created", "lock"),  # page, by package
+)
+
+# Where a lock was ever pinned; whether a pin holds it still is for the reader to see.
+lock_namespaces = Table(
+    "lock_namespaces",
+    metadata,
+    Column("namespace", String, primary_key=True),
+    Column("lock", DigestText, ForeignKey("locks.digest", ondelete="CASCADE"), primary_key=True),
+    Column("created", UtcDateTime, nullable=False),  # the lock's
+    Index(None, "namespace", "created", "lock"),  # page, by namespace
 )
 
 resolutions = Table(
@@ -85,8 +99,7 @@ pins = Table(
     Index(None, "namespace", "workload", "key", "stale", "created", "id"),  # newest
     Index(None, "created", "id"),  # page
     Index(None, "namespace", "created", "id"),  # page, by namespace
-    Index(None, "lock", "namespace"),  # of_locks
-    Index(None, "namespace", "lock"),  # locks, by namespace
+    Index(None, "lock", "namespace"),  # of_locks; locks, by namespace
 )
 
 pin_extensions = Table(
@@ -110,6 +123,7 @@ workloads = Table(
     Column("refreshed_at", UtcDateTime),
     Column("hold_lock", DigestText, ForeignKey("locks.digest")),
     Column("hold_at", UtcDateTime),
+    Column("seen", UtcDateTime),
 )
 
 layers = Table(
@@ -118,12 +132,12 @@ layers = Table(
     Column("wheel", DigestText, primary_key=True),
     Column("python", String, primary_key=True),
     Column("toolchain", String, primary_key=True),
-    Column("digest", DigestText, nullable=False),
+    Column("digest", DigestText, nullable=False, index=True),  # what needs a content
     Column("size", BigInteger, nullable=False),
     Column("diff_id", DigestText, nullable=False, index=True),  # layer_by_diff_id
     Column("tar_size", BigInteger, nullable=False),
     Column("unpacked_size", BigInteger, nullable=False),
-    Column("listing", DigestText, nullable=False),
+    Column("listing", DigestText, nullable=False, index=True),  # what needs a content
     Column("has_pth", Boolean, nullable=False),
     Column("has_bytecode", Boolean, nullable=False),
 )
@@ -140,6 +154,27 @@ bundles = Table(
     Column("unpacked_size", BigInteger, nullable=False),
     Column("created", UtcDateTime, nullable=False),
     Column("warnings", JSON, nullable=False),
+    Column("used", UtcDateTime, nullable=False, index=True),  # held, by use
+    Index(None, "digest"),  # use, what needs a content
+)
+
+# A row for every blob, written before the blob is and deleted once the blob is gone.
+contents = Table(
+    "contents",
+    metadata,
+    Column("digest", DigestText, primary_key=True),
+    Column("incarnation", BigInteger, nullable=False),
+    Column("size", BigInteger),  # bytes, once a collection has seen the blob
+    Column("marked", UtcDateTime),
+)
+
+# Of equal bundles, however many locks they are from, once: the manifest itself, and all that it names.
+bundle_parts = Table(
+    "bundle_parts",
+    metadata,
+    Column("bundle", DigestText, primary_key=True),
+    Column("part", DigestText, primary_key=True),
+    Index(None, "part", "bundle"),  # what needs a content
 )
 
 operations = Table(
@@ -153,4 +188,45 @@ operations = Table(
     Column("progress", JSON, nullable=False),
     Column("result", JSON(none_as_null=True)),
     Column("problem", JSON(none_as_null=True)),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("holder", String, nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False),  # microseconds since 1970, by the database's clock
+)
+
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("question", String, primary_key=True),
+    Column("refusal", JSON, nullable=False),
+    Column("until", UtcDateTime, nullable=False),
+    Index(None, "until"),  # put
+)
+
+asked = Table(
+    "asked",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("target", String, primary_key=True),
+    Column("request", JSON, nullable=False),
+    Column("times", BigInteger, nullable=False),
+    Column("last", UtcDateTime, nullable=False, index=True),  # most, delete_before
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("namespace", String, nullable=False),
+    Column("target", String, nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("created", UtcDateTime, nullable=False),
+    Column("failed", UtcDateTime),
+    Column("problem", JSON(none_as_null=True)),
+    Index(None, "failed", "namespace", "created"),  # waiting, put, fail
 )

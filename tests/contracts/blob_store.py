@@ -60,12 +60,22 @@ class BlobStoreContract:
         digest = await put(store, LARGE)
         assert {len(chunk) <= MIB async for chunk in store.read(digest)} == {True}
 
-    @pytest.mark.parametrize("start", [0, 1, MIB - 1, MIB, len(LARGE) - 1, len(LARGE), len(LARGE) + 5])
     @pytest.mark.parametrize("length", [None, 0, 1, MIB, MIB + 1, 3 * MIB, len(LARGE)])
-    async def test_reads_ranges(self, store: BlobStore, start: int, length: int | None) -> None:
+    async def test_reads_ranges(self, store: BlobStore, length: int | None) -> None:
         digest = await put(store, LARGE)
-        expected = LARGE[start:] if length is None else LARGE[start : start + length]
-        assert await content_of(store, digest, start, length) == expected
+        for start in (0, 1, MIB - 1, MIB, len(LARGE) - 1, len(LARGE), len(LARGE) + 5):
+            expected = LARGE[start:] if length is None else LARGE[start : start + length]
+            assert await content_of(store, digest, start, length) == expected
+
+    async def test_an_empty_blob_has_only_empty_ranges(self, store: BlobStore) -> None:
+        digest = await put(store, b"")
+        for start, length in ((0, None), (0, 0), (0, 5), (5, None), (5, 5)):
+            assert await content_of(store, digest, start, length) == b""
+
+    @pytest.mark.parametrize(("start", "length"), [(0, 0), (0, 1), (5, None), (5, 5)])
+    async def test_ranges_of_what_is_not_there(self, store: BlobStore, start: int, length: int | None) -> None:
+        with pytest.raises(BlobNotFound):
+            await content_of(store, Digest.of(b"absent"), start, length)
 
     async def test_what_is_not_there_is_not_found(self, store: BlobStore) -> None:
         absent = Digest.of(b"absent")
@@ -198,6 +208,9 @@ class BlobStoreContract:
             await content_of(store, gone)
         assert await digests(store) == {kept}
         assert await content_of(store, await put(store, b"gone")) == b"gone"
+
+    async def test_answers_a_ping(self, store: BlobStore) -> None:
+        await store.ping()
 
 
 class SharedBlobStoreContract(BlobStoreContract):

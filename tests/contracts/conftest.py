@@ -1,4 +1,44 @@
+from collections.abc import Iterator
+
 import pytest
 
+from storage.metadata import database
+from storage.metadata.tables import metadata
+from tests.support.postgres import PostgresServer
+
 # The suites are no test modules by name: without this their asserts would not explain themselves.
-pytest.register_assert_rewrite("tests.contracts.blob_store", "tests.contracts.metadata_store")
+pytest.register_assert_rewrite(
+    "tests.contracts.asked_store",
+    "tests.contracts.blob_store",
+    "tests.contracts.lease_store",
+    "tests.contracts.job_store",
+    "tests.contracts.metadata_store",
+)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: PostgresServer) -> Iterator[str]:
+    """The name of a database with all tables and no rows, to copy."""
+    with postgres.database() as name:
+        database.migrate(database.parse(postgres.url(name)))
+        yield name
+
+
+@pytest.fixture(scope="session")
+def reused(postgres: PostgresServer, migrated: str) -> Iterator[str]:
+    with postgres.database(template=migrated) as name:
+        yield name
+
+
+@pytest.fixture
+def emptied(postgres: PostgresServer, reused: str) -> str:
+    """The name of a database with all tables and no rows, for a test that makes no other use of it: sooner had than
+    a database of its own."""
+    postgres.execute(f"TRUNCATE {', '.join(metadata.tables)}", reused)
+    return reused

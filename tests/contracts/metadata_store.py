@@ -26,6 +26,8 @@ from storage.records import (
     Resolution,
     WorkloadRecord,
 )
+from tests.contracts.job_store import JobStoreContract
+from tests.contracts.lease_store import LeaseStoreContract, RefusalStoreContract
 
 NOON = datetime(2026, 11, 20, 12, 0, 0, 123456, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -377,14 +379,15 @@ class ArtifactStoreContract:
         layer = self.layer()
         assert await store.artifacts.layer(layer.wheel, "3.12", "t1") is None
         assert await store.artifacts.layer_by_diff_id(layer.diff_id) is None
-        await store.artifacts.add_layer(layer)
+        claims = await store.contents.claim([layer.digest, self.layer("t2").digest, layer.listing])
+        assert await store.artifacts.add_layer(layer, claims)
         assert await store.artifacts.layer(layer.wheel, "3.12", "t1") == layer
         assert await store.artifacts.layer_by_diff_id(layer.diff_id) == layer
         assert await store.artifacts.layer(layer.wheel, "3.13", "t1") is None
         assert await store.artifacts.layer(layer.wheel, "3.12", "t2") is None
-        await store.artifacts.add_layer(self.layer(size=9))
+        assert await store.artifacts.add_layer(self.layer(size=9), claims)
         assert await store.artifacts.layer(layer.wheel, "3.12", "t1") == self.layer(size=9)
-        await store.artifacts.add_layer(self.layer("t2"))
+        assert await store.artifacts.add_layer(self.layer("t2"), claims)
         assert await store.artifacts.layer_by_diff_id(layer.diff_id) in (self.layer(size=9), self.layer("t2"))
 
     async def test_bundles(self, store: MetadataStore) -> None:
@@ -392,17 +395,18 @@ class ArtifactStoreContract:
         warnings = ({"code": "yanked", "message": "ünïcode"}, {"code": "path-conflict", "message": "m", "package": "a"})
         bundle = BundleRecord(lock, "cp312-x", "t1", Digest.of(b"manifest"), 2**40, 2**41, NOON, warnings)
         assert await store.artifacts.bundle(lock, "cp312-x", "t1") is None
-        await store.artifacts.add_bundle(bundle)
+        assert await store.artifacts.add_bundle(bundle, await store.contents.claim([bundle.digest]))
         assert await store.artifacts.bundle(lock, "cp312-x", "t1") == bundle
         assert await store.artifacts.bundle(lock, "cp313-x", "t1") is None
         other = BundleRecord(lock, "cp312-x", "t1", Digest.of(b"other"), 1, 2, NOON)
-        await asyncio.gather(*(store.artifacts.add_bundle(other) for _ in range(5)))
+        claims = await store.contents.claim([other.digest])
+        assert all(await asyncio.gather(*(store.artifacts.add_bundle(other, claims) for _ in range(5))))
         assert await store.artifacts.bundle(lock, "cp312-x", "t1") == other
 
     async def test_a_bundle_may_come_before_its_lock(self, store: MetadataStore) -> None:
         absent = Digest.of(b"absent")
         bundle = BundleRecord(absent, "t", "c", absent, 1, 1, NOON)
-        await store.artifacts.add_bundle(bundle)
+        assert await store.artifacts.add_bundle(bundle, await store.contents.claim([absent]))
         assert await store.artifacts.bundle(absent, "t", "c") == bundle
 
 
@@ -428,7 +432,14 @@ class OperationStoreContract:
 
 
 class MetadataStoreContract(
-    LockStoreContract, PinStoreContract, WorkloadStoreContract, ArtifactStoreContract, OperationStoreContract
+    LockStoreContract,
+    PinStoreContract,
+    WorkloadStoreContract,
+    ArtifactStoreContract,
+    OperationStoreContract,
+    LeaseStoreContract,
+    RefusalStoreContract,
+    JobStoreContract,
 ):
     async def test_answers_a_ping(self, store: MetadataStore) -> None:
         await store.ping()

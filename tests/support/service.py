@@ -86,8 +86,13 @@ class Service:
         """SIGTERM, and wait; returns the exit code (None: it was not running)."""
         if self._process is None:
             return None
+        self._process.send_signal(signal.SIGTERM)
+        return self.wait(seconds)
+
+    def wait(self, seconds: float = 40) -> int:
+        """For its end, which something else brings about; returns the exit code."""
+        assert self._process is not None
         process, self._process = self._process, None
-        process.send_signal(signal.SIGTERM)
         try:
             return process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -102,6 +107,11 @@ class Service:
     def events(self, start: int = 0) -> list[dict[str, Any]]:
         """Its log, event by event."""
         return [json.loads(line) for line in self.log()[start:].splitlines() if line.startswith("{")]
+
+    def metrics(self) -> str:
+        """What /metrics says."""
+        with self.client() as client:
+            return client.get("/metrics").text
 
     def client(self, timeout: float = 120) -> httpx.Client:
         """A client of it."""

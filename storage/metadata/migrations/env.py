@@ -1,4 +1,4 @@
-"""What alembic runs; the connection is the one that `upgrade` was given."""
+"""What alembic runs; the connection is the one that `bring_up_to_date` was given."""
 
 from alembic import context
 

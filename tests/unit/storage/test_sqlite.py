@@ -9,20 +9,20 @@ import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import create_engine
 
 from storage.content import Digest
 from storage.errors import StorageError, StorageFull, StorageUnavailable
-from storage.metadata import database
+from storage.metadata import sqlite
 from storage.metadata.store import SqlMetadataStore
 from storage.metadata.tables import metadata
-from storage.records import Hold, LockFilter, LockRecord, OperationRecord, Resolution
+from storage.records import LockRecord
 from tests.contracts.metadata_store import NOON, a_lock, a_pin, locks
+from tests.unit.storage.queries import every_query, statements
 
 ROOT = Path(__file__).parents[3]
 
@@ -105,7 +105,7 @@ async def test_a_killed_writer_leaves_whole_pins(path: Path) -> None:
 async def test_writers_wait_for_a_bounded_time_and_readers_not_at_all(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "_WAIT", 0.2)
+    monkeypatch.setattr(sqlite, "WAIT", 0.2)
     store = await SqlMetadataStore.open(f"sqlite:///{path}")
     lock = a_lock("one")
     with writing_elsewhere(path):
@@ -168,50 +168,8 @@ async def test_failures_show_no_values(store: SqlMetadataStore) -> None:
     assert secret not in "".join(traceback.format_exception(caught.value))
 
 
-@contextmanager
-def statements() -> Iterator[list[tuple[str, Any]]]:
-    seen: list[tuple[str, Any]] = []
-
-    def note(_connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
-        seen.append((statement, parameters))
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
-
-
 async def test_every_query_is_the_read_of_an_index(store: SqlMetadataStore, path: Path) -> None:
-    [digest] = await locks(store, "one")
-    pin = await store.pins.add(a_pin(digest))
-    cursors = {}
-    for number in range(3):
-        await store.pins.add(a_pin(digest, f"more{number}"))
-        await locks(store, f"more{number}")
-    cursors["locks"] = (await store.locks.page(LockFilter(), None, 1)).cursor
-    cursors["pins"] = (await store.pins.page(None, None, 1)).cursor
-    with statements() as seen:
-        await store.locks.get(digest)
-        for where in (LockFilter(), LockFilter("a"), LockFilter(None, "shop"), LockFilter("a", "shop")):
-            await store.locks.page(where, cursors["locks"], 1)
-        await store.locks.resolutions("key")
-        await store.locks.add_resolution(Resolution("key", digest, (), NOON))
-        await store.locks.keys_of(digest)
-        await store.pins.get("shop", "checkout", "r1", "key")
-        await store.pins.newest("shop", "checkout", "key", NOON)
-        await store.pins.extend(pin, "t", digest)
-        for namespace in (None, "shop"):
-            await store.pins.page(namespace, cursors["pins"], 1)
-        await store.pins.of_locks([digest])
-        await store.workloads.get("shop", "checkout")
-        await store.workloads.hold("shop", "checkout", Hold(digest, NOON))
-        await store.artifacts.layer(digest, "3.12", "t")
-        await store.artifacts.layer_by_diff_id(digest)
-        await store.artifacts.bundle(digest, "t", "t")
-        await store.operations.put(OperationRecord("id", "k", "running", NOON, NOON))
-        await store.operations.get("id")
-        await store.operations.delete_before(NOON)
+    seen = await every_query(store)
     queries = [(statement, parameters) for statement, parameters in seen if not statement.startswith("BEGIN")]
     assert len(queries) >= 20
     connection = sqlite3.connect(path)

@@ -29,10 +29,21 @@ def upgrade() -> None:
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("version", sa.String(), nullable=False),
+        sa.Column("created", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("lock", "position", name="pk_lock_packages"),
         sa.ForeignKeyConstraint(["lock"], ["locks.digest"], name="fk_lock_packages_lock", ondelete="CASCADE"),
     )
-    op.create_index("ix_lock_packages_name_lock", "lock_packages", ["name", "lock"])
+    op.create_index("ix_lock_packages_name_created_lock", "lock_packages", ["name", "created", "lock"])
+
+    op.create_table(
+        "lock_namespaces",
+        sa.Column("namespace", sa.String(), nullable=False),
+        sa.Column("lock", sa.String(), nullable=False),
+        sa.Column("created", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("namespace", "lock", name="pk_lock_namespaces"),
+        sa.ForeignKeyConstraint(["lock"], ["locks.digest"], name="fk_lock_namespaces_lock", ondelete="CASCADE"),
+    )
+    op.create_index("ix_lock_namespaces_namespace_created_lock", "lock_namespaces", ["namespace", "created", "lock"])
 
     op.create_table(
         "resolutions",
@@ -68,7 +79,6 @@ def upgrade() -> None:
     op.create_index("ix_pins_created_id", "pins", ["created", "id"])
     op.create_index("ix_pins_namespace_created_id", "pins", ["namespace", "created", "id"])
     op.create_index("ix_pins_lock_namespace", "pins", ["lock", "namespace"])
-    op.create_index("ix_pins_namespace_lock", "pins", ["namespace", "lock"])
 
     op.create_table(
         "pin_extensions",
@@ -138,3 +148,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_operations"),
     )
     op.create_index("ix_operations_updated", "operations", ["updated"])
+
+    op.create_table(
+        "leases",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("holder", sa.String(), nullable=False),
+        sa.Column("token", sa.BigInteger(), nullable=False),
+        sa.Column("expires", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_leases"),
+    )
+
+    op.create_table(
+        "refusals",
+        sa.Column("question", sa.String(), nullable=False),
+        sa.Column("refusal", sa.JSON(), nullable=False),
+        sa.Column("until", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("question", name="pk_refusals"),
+    )
+    op.create_index("ix_refusals_until", "refusals", ["until"])
