@@ -7,18 +7,32 @@ from typing import TYPE_CHECKING
 from resolver import cli
 
 if TYPE_CHECKING:
+    from resolver.service.fsck import Checked
+    from resolver.service.retain import Collected
     from resolver.settings import Settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    return cli.main(argv, serve=_serve)
+    return cli.main(argv, serve=_serve, gc=_gc, fsck=_fsck)
 
 
 def _serve(settings: "Settings") -> int:
     from resolver.main import serve  # loads the whole service, which no other command needs
 
     return serve(settings)
+
+
+def _gc(settings: "Settings", dry_run: bool) -> "Collected":
+    from resolver.keeping import gc
+
+    return gc(settings, dry_run)
+
+
+def _fsck(settings: "Settings", repair: bool) -> "Checked":
+    from resolver.keeping import fsck
+
+    return fsck(settings, repair)
 
 
 if __name__ == "__main__":

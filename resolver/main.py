@@ -1,50 +1,69 @@
 """The composition root: the only module that names concrete classes. Read it to see what the service is made of."""
 
 import asyncio
+import math
 import os
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
+from resolver.api import problems
 from resolver.api.app import build_app
 from resolver.api.context import Services
 from resolver.bundles.builder import ProcessLayerBuilder
 from resolver.client.build import archive
-from resolver.domain.ports import Locker
+from resolver.domain.errors import LockstepError
+from resolver.domain.outcomes import Refusal
+from resolver.domain.ports import Exclusive, Locker
 from resolver.domain.requests import Index
 from resolver.domain.targets import TargetEnvironment
-from resolver.engines.interpreters import Interpreter, discover
+from resolver.engines.interpreters import Interpreter, UnusableInterpreter, discover
 from resolver.engines.pip import PipLocker, default_index_url
 from resolver.engines.uv import UvLocker
 from resolver.scratch import scratch_folder
+from resolver.service.asked import Asked
 from resolver.service.contents import Contents
+from resolver.service.delegation import Answering, Delegating, Elsewhere, Worker
+from resolver.service.fair_turns import FairTurns
+from resolver.service.healing import Healing
+from resolver.service.index_health import IndexHealth
 from resolver.service.inspect import Inspecting
+from resolver.service.leases import Alone, Leased
 from resolver.service.lock_book import LockBook
+from resolver.service.lock_making import LockMaking
 from resolver.service.locking import Locking
 from resolver.service.materialise import Materialising
 from resolver.service.operations import Operations
 from resolver.service.policies import Bounded, Measured, MeasuredLayers
 from resolver.service.requests import Requests
 from resolver.service.resolve import Resolving
+from resolver.service.retain import Retaining, Rules, collect_again_and_again
+from resolver.service.shared_parts import SharedParts
+from resolver.service.uses import ClaimedWheels, Uses
+from resolver.service.warm import Warming
 from resolver.service.workloads import Workloads
 from resolver.settings import Settings
 from resolver.telemetry import Metrics, configure_logging
 from resolver.upstream.pages import SimplePages
+from resolver.upstream.probe import HttpProbe
 from resolver.upstream.transfer import index_client
 from resolver.upstream.wheels import WheelDownloads
-from storage.blobs.filesystem import FilesystemBlobStore
+from storage.blobs.object_store import ObjectBlobStore
+from storage.blobs.opening import open_blob_store
 from storage.errors import StorageError
 from storage.metadata.store import SqlMetadataStore
-from storage.protocols import BlobJanitor, MetadataStore
+from storage.protocols import BlobJanitor, BlobLinks, BlobStore
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +74,12 @@ def serve(settings: Settings) -> int:
     """Run the service until it is told to stop. Returns the exit code."""
     configure_logging(settings.log_format, settings.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings))
+        try:
+            return runner.run(_serve(settings))
+        except (LockstepError, StorageError, UnusableInterpreter, ValueError) as failure:
+            # The operator's settings, or what they name, and not a fault in here: said in a line, without a trace.
+            log.error("service.cannot-start", cause=str(failure))  # noqa: TRY400
+            return os.EX_UNAVAILABLE if isinstance(failure, StorageError) else os.EX_USAGE
 
 
 async def _serve(settings: Settings) -> int:
@@ -69,7 +93,6 @@ async def _serve(settings: Settings) -> int:
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=int(settings.shutdown_grace),
                 lifespan="off",
             ),
             operations,
@@ -95,9 +118,12 @@ class _Server(uvicorn.Server):
             log.info("service.listening", host=host, port=port, version=version("lockstep"))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        draining = asyncio.create_task(self._operations.close(self._grace))
+        # It listens until the work is done or handed back: who follows an operation gets its answer, and who comes
+        # anew hears that this process is not ready. What is left of the grace is for downloads under way.
+        started = time.monotonic()
+        await self._operations.close(self._grace)
+        self.config.timeout_graceful_shutdown = max(1, math.ceil(self._grace - (time.monotonic() - started)))
         await super().shutdown(sockets)
-        await draining
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -117,6 +143,8 @@ class _Server(uvicorn.Server):
 async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations]]:
     """The application on its stores, engine and indexes; all of it is closed at the end, in reverse."""
     async with AsyncExitStack() as stack:
+        if settings.role != "all" and not (settings.database_url and settings.blob_url):
+            raise ValueError(f"role {settings.role}: needs a database and a blob store that processes share")
         for platform in settings.platforms:
             TargetEnvironment.from_platform("3.12", platform)  # refuses what no lock could cover
         folder = settings.data_dir.absolute()
@@ -126,24 +154,46 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         indexes = configured_indexes(settings)
 
         # The stores: bytes by digest, references by key.
-        blobs = await FilesystemBlobStore.open(folder / "blobs")
-        metadata = await SqlMetadataStore.open(f"sqlite+aiosqlite:///{folder / 'lockstep.db'}")
+        blobs, links = await open_blobs(settings, scratch)
+        metadata = await open_metadata(settings)
         stack.push_async_callback(metadata.close)
+
+        # Where replicas share a database, one at a time does a piece of work; one process alone needs no leases; one
+        # that only answers looks for what others did.
+        leased = Leased(metadata.leases, taken_over=metrics.lease_takeovers.inc)
+        exclusive: Exclusive = leased if settings.database_url else Alone()
+        if settings.role == "api":
+            exclusive = Elsewhere()
 
         # The indexes: one client for pages and wheels.
         http = await stack.enter_async_context(index_client(version("lockstep"), settings.index_timeout))
+        health = IndexHealth(
+            HttpProbe(http),
+            tell=lambda index, up: metrics.index_up.labels(index).set(up),
+            offline=settings.network == "offline",
+        )
+        stack.push_async_callback(health.close)
+        for index in indexes:
+            metrics.index_up.labels(index.name).set(1)
         pages = SimplePages(http)
         stack.push_async_callback(pages.close)
-        wheels = WheelDownloads(
-            http, pages, blobs, parallel=settings.parallel_downloads, observer=_CountedFetches(metrics)
+        downloads = WheelDownloads(
+            http, pages, blobs, exclusive, parallel=settings.parallel_downloads, observer=_CountedFetches(metrics)
         )
-        stack.push_async_callback(wheels.close)
+        stack.push_async_callback(downloads.close)
+
+        # What is in use is told to the stores, so that a collection, here or elsewhere, leaves it alone.
+        rules = retention_rules(settings)
+        uses = Uses(metadata.artifacts, metadata.workloads, every=rules.grace / 4)
+        wheels = ClaimedWheels(downloads, metadata.contents, every=rules.grace / 4)
+        healing = Healing(blobs, metadata.contents)
+        stack.push_async_callback(healing.close)
 
         # The engine. Bounded inside measured: what is measured is what a caller waits for, its turn included.
         # Single flight stands around both, in Resolving: those who join a flight take no place in the queue.
-        interpreters = await discover(os.environ.get("PATH", os.defpath), settings.interpreters)
+        interpreters = await discover(os.environ.get("PATH", os.defpath), settings.interpreters, scratch)
         locker: Locker = Bounded(
-            _engine(settings, folder, interpreters), parallel=settings.parallel_resolves, queue=settings.queue
+            _engine(settings, folder, scratch, interpreters), parallel=settings.parallel_resolves, queue=settings.queue
         )
         locker = Measured(locker, lambda engine, seconds: metrics.resolve_seconds.labels(engine).observe(seconds))
 
@@ -162,47 +212,120 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         materialising = Materialising(
             blobs,
             metadata.artifacts,
+            metadata.contents,
+            uses,
+            healing,
             wheels,
             MeasuredLayers(builder, metrics.layer_build_seconds.observe),
             {index.name: index for index in indexes},
             scratch,
+            exclusive,
             shared_paths=settings.shared_paths,
         )
         stack.push_async_callback(materialising.close)
-        resolving = Resolving(
+        making = LockMaking(
             metadata,
             book,
             locking,
             materialising,
+            exclusive,
+            health,
+            FairTurns(parallel=settings.parallel_resolves, queue=settings.queue),
             platforms=settings.platforms,
-            fresh_for=timedelta(seconds=settings.fresh_for),
             refusals_for=timedelta(seconds=settings.refusals_for),
         )
-        stack.push_async_callback(resolving.close)
-        metrics.single_flight_waiters.set_function(lambda: resolving.waiting)
+        stack.push_async_callback(making.close)
+        metrics.single_flight_waiters.set_function(lambda: making.under_way)
+        resolving = Resolving(
+            metadata,
+            book,
+            making,
+            materialising,
+            uses,
+            platforms=settings.platforms,
+            # A mode that prefers the store takes a lock of any age: there is none of a hundred years.
+            fresh_for=timedelta(seconds=settings.fresh_for) if settings.network == "online" else timedelta(days=36500),
+        )
+        requests = Requests(indexes)
+        answering: Answering = resolving
+        if settings.role == "api":
+            answering = Delegating(resolving, metadata.jobs, most=settings.queue)
+        if settings.role == "worker":
+            worker = Worker(
+                resolving, requests, metadata.jobs, leased, _explained, parallel=2 * settings.parallel_resolves
+            )
+            working = asyncio.create_task(worker.run())
+            stack.push_async_callback(_ended, working)
+        asked = Asked(metadata.asked, requests, settings.platforms)
+        stack.push_async_callback(asked.close)
         operations = Operations(metadata.operations, limit=settings.queue)
         stack.push_async_callback(operations.close, 0.0)
+        shared = SharedParts({"database": metadata.ping, "blob store": blobs.ping}, health)
+        stack.push_async_callback(shared.close)
         gauges = asyncio.create_task(_measure_store(blobs, metrics))
         stack.callback(gauges.cancel)
+        retaining = Retaining(blobs, metadata.retention, metadata.workloads, rules, freed=metrics.gc_deleted_bytes.inc)
+        if settings.gc_every:
+            collecting = asyncio.create_task(collect_again_and_again(retaining, settings.gc_every))
+            stack.callback(collecting.cancel)
 
         yield (
             build_app(
                 Services(
-                    requests=Requests(indexes),
-                    resolving=resolving,
+                    requests=requests,
+                    resolving=answering,
+                    asked=asked,
+                    warming=Warming(answering, requests, asked, parallel=settings.parallel_warm),
                     operations=operations,
                     inspecting=Inspecting(metadata.locks, book, metadata.pins),
                     workloads=Workloads(metadata.workloads, metadata.locks),
-                    contents=Contents(blobs, metadata.artifacts),
+                    contents=Contents(blobs, metadata.artifacts, healing, links),
                     metrics=metrics,
-                    degraded=lambda: _degraded(metadata),
+                    degraded=shared.degraded,
                     client=archive(),
                     max_body=settings.max_body,
                     max_wait=settings.max_wait,
-                )
+                ),
+                answers=settings.role != "worker",
             ),
             operations,
         )
+
+
+def _explained(found: Exception | Refusal) -> dict[str, Any]:
+    # The id of the request that waits for it is put in its place when it is answered.
+    if isinstance(found, Exception):
+        return problems.of_exception(found, "")
+    return problems.of_refusal(found, "")
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def open_blobs(settings: Settings, scratch: Path) -> tuple[BlobStore, BlobLinks | None]:
+    """The blob store that is set, and what makes links to it, where it can."""
+    blobs = await open_blob_store(settings.blob_url or settings.data_dir.absolute() / "blobs", scratch)
+    return blobs, blobs if settings.blob_links and isinstance(blobs, ObjectBlobStore) else None
+
+
+async def open_metadata(settings: Settings) -> SqlMetadataStore:
+    """The metadata store that is set, its tables up to date."""
+    if settings.database_url is None:
+        return await SqlMetadataStore.open(f"sqlite:///{settings.data_dir.absolute() / 'lockstep.db'}")
+    return await SqlMetadataStore.open(settings.database_url.get_secret_value())
+
+
+def retention_rules(settings: Settings) -> Rules:
+    """What is kept, as it is set."""
+    return Rules(
+        revisions=settings.keep_revisions,
+        used=timedelta(seconds=settings.keep_for),
+        seen=timedelta(seconds=settings.forget_after),
+        grace=timedelta(seconds=settings.gc_grace),
+        most=settings.max_store or None,
+    )
 
 
 def configured_indexes(settings: Settings) -> tuple[Index, ...]:
@@ -220,12 +343,15 @@ def configured_indexes(settings: Settings) -> tuple[Index, ...]:
     return (Index("pypi", url),)
 
 
-def _engine(settings: Settings, folder: Path, interpreters: Mapping[str, Interpreter]) -> Locker:
+def _engine(settings: Settings, folder: Path, scratch: Path, interpreters: Mapping[str, Interpreter]) -> Locker:
+    cache = folder / f"{settings.engine}-cache"
+    # Engines keep pages as an index served them, signed URLs and all.
+    cache.mkdir(mode=0o700, exist_ok=True)
     timeout, memory, http_timeout = settings.engine_timeout, settings.engine_memory, round(settings.index_timeout)
     if settings.engine == "uv":
-        return UvLocker(folder / "uv-cache", timeout=timeout, memory=memory, http_timeout=http_timeout)
+        return UvLocker(cache, timeout=timeout, memory=memory, http_timeout=http_timeout, workspace=scratch)
     paths = {python: interpreter.path for python, interpreter in interpreters.items()}
-    return PipLocker(paths, folder / "pip-cache", timeout=timeout, memory=memory, http_timeout=http_timeout)
+    return PipLocker(paths, cache, timeout=timeout, memory=memory, http_timeout=http_timeout, workspace=scratch)
 
 
 class _CountedFetches:
@@ -237,16 +363,6 @@ class _CountedFetches:
     def fetched(self, result: str, bytes: int) -> None:  # noqa: A002 - the observer's own word
         self._metrics.upstream_fetches.labels(result=result).inc()
         self._metrics.upstream_bytes.inc(bytes)
-
-
-async def _degraded(metadata: MetadataStore) -> list[str]:
-    try:
-        async with asyncio.timeout(2):
-            await metadata.ping()
-    except (StorageError, TimeoutError) as failure:
-        log.warning("readiness.degraded", part="database", cause=str(failure))
-        return ["database"]
-    return []
 
 
 async def _measure_store(blobs: BlobJanitor, metrics: Metrics) -> None:

@@ -1,13 +1,18 @@
 """A folder of this process's own for work under way, and an end to those of processes that are gone."""
 
+import errno
 import fcntl
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from storage.errors import StorageFull
+
 _LOCK = ".in-use"
+_MADE_WITHIN = 3600.0  # seconds
 
 
 @contextmanager
@@ -31,10 +36,22 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _abandoned(folder: Path) -> bool:
-    if folder.name.startswith("."):
-        return False
+@contextmanager
+def needing_room(what: str) -> Iterator[None]:
+    """For work on plain files. Raises StorageFull where the operating system has no room left for them."""
     try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"no room left for {what}") from error
+        raise
+
+
+def _abandoned(folder: Path) -> bool:
+    try:
+        if folder.name.startswith("."):
+            # Between its making and its lock, unless whoever made it was killed right then.
+            return time.time() - folder.stat().st_mtime > _MADE_WITHIN
         with (folder / _LOCK).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:

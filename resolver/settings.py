@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources import YamlConfigSettingsSource
 
+from resolver.client.arguments import VARIABLES
+
 PREFIX = "LOCKSTEP_"
 # A Kubernetes Service named `lockstep` injects these into every Pod of its namespace; they are none of ours.
 _SERVICE_LINK = re.compile(r"LOCKSTEP_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
@@ -73,13 +75,28 @@ class Settings(BaseSettings):
     listen: str = Field("127.0.0.1:8080", description="host:port to listen on")
     insecure_no_auth: bool = Field(False, description="listen beyond loopback although nobody is asked who they are")
     data_dir: Path = Field(Path(".lockstep"), description="the folder of the embedded database and blobs")
+    database_url: SecretStr | None = Field(
+        None, description="postgresql://user@host/db, which replicas share; absent: SQLite in the data folder"
+    )
+    blob_url: str | None = Field(
+        None, description="s3://bucket/prefix, gs://… or az://…, which replicas share; absent: files in the data folder"
+    )
+    blob_links: bool = Field(
+        False, description="answer with links to the object storage, so that bytes need not pass through the service"
+    )
     index_url: SecretStr | None = Field(None, description="the one package index; absent: the engines' own default")
     indexes: list[IndexSettings] = Field([], description="several package indexes, in order of priority")
+    role: Literal["all", "api", "worker"] = Field(
+        "all", description="api: only answer; worker: only do cold work; both need a shared database and blob store"
+    )
     engine: Literal["uv", "pip"] = Field("uv", description="what resolves")
     interpreters: Interpreters = Field(
         {}, description="3.12=/usr/bin/python3.12 … for byte-code; absent: those on PATH"
     )
     platforms: Words = Field([], description="platform tags that every lock covers beside the one that asked")
+    network: Literal["online", "fallback", "offline"] = Field(
+        "online", description="fallback: a lock of any age before an index; offline: never ask an index"
+    )
     fresh_for: Seconds = Field(86400.0, description="how long a lock answers new requests for its key")
     refusals_for: Seconds = Field(30.0, description="how long a `no solution` is remembered")
     passed_over: Literal["refuse", "warn"] = Field(
@@ -91,6 +108,14 @@ class Settings(BaseSettings):
     shared_paths: Literal["refuse", "warn"] = Field(
         "warn", description="two packages write one path: refused, or a warning"
     )
+    keep_revisions: int = Field(10, description="newest revisions of a workload whose bundles are kept", ge=0)
+    keep_for: Seconds = Field(7 * 86400.0, description="how long a bundle is kept after its last use")
+    forget_after: Seconds = Field(180 * 86400.0, description="how long a workload's pins are kept unseen")
+    gc_grace: Seconds = Field(
+        3600.0, description="how long what nothing holds is left; more than the longest work under way takes"
+    )
+    gc_every: Seconds = Field(6 * 3600.0, description="how often the service collects garbage; 0: `lockstep gc` does")
+    max_store: int = Field(0, description="bytes of blobs, past which use alone holds no bundle; 0: no cap", ge=0)
     log_format: Literal["json", "text"] | None = Field(None, description="absent: text on a terminal, else json")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
     max_body: int = Field(1 << 20, description="bytes of a request's body", ge=1024)
@@ -102,6 +127,9 @@ class Settings(BaseSettings):
     engine_memory: int = Field(4 << 30, description="bytes of address space that one run of the engine may have")
     build_timeout: Seconds = Field(600.0, description="the longest that building one layer may take")
     parallel_resolves: int = Field(4, description="runs of the engine at once", ge=1)
+    parallel_warm: int = Field(
+        2, description="requests warmed at once; below parallel_resolves, so that Pods find room", ge=1
+    )
     parallel_downloads: int = Field(16, description="wheels fetched at once", ge=1)
     parallel_builds: int = Field(default_factory=lambda: os.cpu_count() or 1, description="layers built at once", ge=1)
     queue: int = Field(512, description="requests that may wait for a resolve; past it: busy", ge=1)
@@ -147,7 +175,8 @@ def load(flags: Mapping[str, Any], config: Path | None) -> Settings:
 
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | {PREFIX + "CONFIG"}
+    # Those of the other commands may stand in the same shell.
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {PREFIX + "CONFIG"} | VARIABLES
     unknown = sorted(
         name
         for name in environment

@@ -41,6 +41,13 @@ class Metrics:
         self.single_flight_waiters = Gauge(
             "lockstep_single_flight_waiters", "Callers that wait for a lock under way", registry=self.registry
         )
+        self.index_up = Gauge("lockstep_index_up", "1: the index answers", ["index"], registry=self.registry)
+        self.lease_takeovers = Counter(
+            "lockstep_lease_takeovers", "Work taken over from a replica that did not end it", registry=self.registry
+        )
+        self.gc_deleted_bytes = Counter(
+            "lockstep_gc_deleted_bytes", "Bytes of blobs that nothing needed any more", registry=self.registry
+        )
         self.blob_store_bytes = Gauge("lockstep_blob_store_bytes", "Bytes in the blob store", registry=self.registry)
 
     def render(self) -> bytes:

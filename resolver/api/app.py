@@ -7,20 +7,21 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp
 
-from resolver.api import blobs, errors, health, locks, resolve, schemas
+from resolver.api import blobs, errors, health, locks, operations, resolve, schemas, warm
 from resolver.api.context import Services
 from resolver.api.edge import Edge
 
 
-def build_app(services: Services) -> ASGIApp:
-    """The application on these use cases; closing them is their maker's."""
+def build_app(services: Services, *, answers: bool = True) -> ASGIApp:
+    """The application on these use cases; closing them is their maker's. A process that does not answer requests says
+    how it is, and no more."""
     app = FastAPI(
         title="Lockstep",
         version=version("lockstep"),
         description="Locks a workload's Python requirements once and gives every replica the same bundle of wheels.",
         redirect_slashes=False,
     )
-    for part in (resolve, locks, blobs, health):
+    for part in (resolve, warm, operations, locks, blobs, health) if answers else (health,):
         app.include_router(part.build_router(services))
     errors.install(app)
     _describe_problems(app)

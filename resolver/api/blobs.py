@@ -3,9 +3,10 @@
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import RedirectResponse, StreamingResponse
 
 from resolver.api import problems
 from resolver.api.context import Services
@@ -16,6 +17,17 @@ from storage.content import MANIFEST, Digest
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _BINARY = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+_MANIFEST = {"content": {MANIFEST: {"schema": {"type": "object"}}}}
+_BUNDLE: dict[str, Any] = {
+    "summary": "A bundle's OCI image manifest",
+    "response_class": Response,
+    "responses": {200: _MANIFEST, 206: _MANIFEST},
+}
+_BLOB: dict[str, Any] = {
+    "summary": "A blob; a layer by its own digest (tar+zstd), or by its diff_id (the plain tar)",
+    "response_class": Response,
+    "responses": {200: _BINARY, 206: _BINARY},
+}
 
 
 class Unsatisfiable(ValueError):
@@ -55,7 +67,12 @@ def span(header: str | None, size: int) -> Span:
 
 def build_router(services: Services) -> APIRouter:
     """The routes, on these use cases."""
-    router = APIRouter(prefix="/v1", tags=["bundles"], responses=problems.responses(404, 422, 500, 503))
+    answers = {
+        304: {"description": "Not modified"},
+        307: {"description": "The blob is to be had from the object storage (setting `blob_links`)"},
+        **problems.responses(404, 416, 422, 500, 503),
+    }
+    router = APIRouter(prefix="/v1", tags=["bundles"], responses=answers)
 
     async def serve(request: Request, digest: Digest, media_type: str) -> Response:
         content = await services.contents.find(digest)
@@ -67,6 +84,9 @@ def build_router(services: Services) -> APIRouter:
         }
         if etag in [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]:
             return Response(status_code=304, headers=headers)
+        if link := await services.contents.link(content):
+            # Good for a while only, so nobody keeps the answer; what is fetched there is verified by who fetches it.
+            return RedirectResponse(link, status_code=307, headers={"Cache-Control": "no-store"})
         wanted = request.headers.get("Range") if request.headers.get("If-Range", etag) == etag else None
         try:
             part = span(wanted, content.size)
@@ -90,23 +110,13 @@ def build_router(services: Services) -> APIRouter:
             services.metrics.bundle_bytes_served.inc(len(chunk))
             yield chunk
 
-    @router.api_route(
-        "/bundles/{digest}",
-        methods=["GET", "HEAD"],
-        summary="A bundle's OCI image manifest",
-        response_class=Response,
-        responses={200: {"content": {MANIFEST: {"schema": {"type": "object"}}}}},
-    )
+    @router.get("/bundles/{digest}", **_BUNDLE)
+    @router.head("/bundles/{digest}", **_BUNDLE)
     async def bundle(digest: DigestPath, request: Request) -> Response:
         return await serve(request, Digest(digest), MANIFEST)
 
-    @router.api_route(
-        "/blobs/{digest}",
-        methods=["GET", "HEAD"],
-        summary="A blob; a layer by its own digest (tar+zstd), or by its diff_id (the plain tar)",
-        response_class=Response,
-        responses={200: _BINARY, 206: _BINARY, 304: {"description": "Not modified"}, **problems.responses(416)},
-    )
+    @router.get("/blobs/{digest}", **_BLOB)
+    @router.head("/blobs/{digest}", **_BLOB)
     async def blob(digest: DigestPath, request: Request) -> Response:
         return await serve(request, Digest(digest), "application/octet-stream")
 

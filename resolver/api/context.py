@@ -3,11 +3,13 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from resolver.service.asked import Asked
 from resolver.service.contents import Contents
+from resolver.service.delegation import Answering
 from resolver.service.inspect import Inspecting
 from resolver.service.operations import Operations
 from resolver.service.requests import Requests
-from resolver.service.resolve import Resolving
+from resolver.service.warm import Warming
 from resolver.service.workloads import Workloads
 from resolver.telemetry import Metrics
 
@@ -18,7 +20,9 @@ class Services:
     `client` is the client's zipapp."""
 
     requests: Requests
-    resolving: Resolving
+    resolving: Answering
+    asked: Asked
+    warming: Warming
     operations: Operations
     inspecting: Inspecting
     workloads: Workloads

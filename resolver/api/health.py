@@ -1,12 +1,23 @@
 """Alive, ready, metrics; and the client to run."""
 
 import hashlib
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from resolver.api import schemas
 from resolver.api.context import Services
 from resolver.telemetry import CONTENT_TYPE
+
+_CLIENT: dict[str, Any] = {
+    "summary": "The client, for any Python 3.10+",
+    "response_class": Response,
+    "responses": {
+        200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}},
+        304: {"description": "Not modified"},
+    },
+}
 
 
 def build_router(services: Services) -> APIRouter:
@@ -14,9 +25,9 @@ def build_router(services: Services) -> APIRouter:
     router = APIRouter(tags=["operation"])
     client_etag = f'"sha256:{hashlib.sha256(services.client).hexdigest()}"'
 
-    @router.get("/healthz", summary="Alive", response_class=Response)
+    @router.get("/healthz", summary="Alive", response_class=PlainTextResponse)
     async def healthz() -> Response:
-        return Response("ok\n", media_type="text/plain")
+        return PlainTextResponse("ok\n")
 
     @router.get(
         "/readyz",
@@ -31,16 +42,12 @@ def build_router(services: Services) -> APIRouter:
         missing = await services.degraded()
         return schemas.Readiness(status="degraded" if missing else "ready", degraded=missing)
 
-    @router.get("/metrics", summary="Prometheus text", response_class=Response)
+    @router.get("/metrics", summary="Prometheus text", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(services.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
-    @router.api_route(
-        "/client/lockstep.pyz",
-        methods=["GET", "HEAD"],
-        summary="The client, for any Python 3.10+",
-        response_class=Response,
-    )
+    @router.get("/client/lockstep.pyz", **_CLIENT)
+    @router.head("/client/lockstep.pyz", **_CLIENT)
     async def client(request: Request) -> Response:
         headers = {"ETag": client_etag, "Cache-Control": "no-cache"}
         if request.headers.get("If-None-Match") == client_etag:

@@ -21,6 +21,7 @@ def build_router(services: Services) -> APIRouter:
     """The routes, on these use cases."""
     router = APIRouter(prefix="/v1", responses=problems.responses(422, 500, 503))
     found = problems.responses(404)
+    written = problems.responses(507)
 
     @router.get("/locks", tags=["locks"], summary="Locks, newest first")
     async def locks(
@@ -37,7 +38,11 @@ def build_router(services: Services) -> APIRouter:
         return render.lock_detail(*await services.inspecting.describe(Digest(digest)))
 
     @router.get(
-        "/locks/{digest}/pylock.toml", tags=["locks"], summary="PEP 751", responses=found, response_class=Response
+        "/locks/{digest}/pylock.toml",
+        tags=["locks"],
+        summary="PEP 751",
+        responses={200: {"content": {"application/toml": {"schema": {"type": "string"}}}}, **found},
+        response_class=Response,
     )
     async def pylock(digest: DigestPath) -> Response:
         content = (await services.inspecting.lock(Digest(digest))).content
@@ -78,6 +83,7 @@ def build_router(services: Services) -> APIRouter:
         "/pins/{namespace}/{workload}",
         tags=["pins"],
         summary="Refresh: the next revision resolves anew; nothing is removed",
+        responses=written,
     )
     async def refresh(namespace: schemas.Name, workload: schemas.Name) -> schemas.WorkloadAnswer:
         return render.workload(await services.workloads.refresh(namespace, workload))
@@ -86,7 +92,7 @@ def build_router(services: Services) -> APIRouter:
         "/pins/{namespace}/{workload}/hold",
         tags=["pins"],
         summary="New revisions take this lock until the next refresh",
-        responses=found,
+        responses={**found, **problems.responses(413), **written},
     )
     async def hold(namespace: schemas.Name, workload: schemas.Name, body: schemas.HoldBody) -> schemas.WorkloadAnswer:
         return render.workload(await services.workloads.hold(namespace, workload, Digest(body.lock)))

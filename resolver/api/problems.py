@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 from resolver.domain import errors
 from resolver.domain.outcomes import BuildRequired, NoSolution, Refusal, TargetConflict
 from resolver.domain.redaction import redact
+from resolver.service.delegation import WorkFailed
 from storage import errors as storage_errors
 from storage.content import InvalidDigest
 from storage.records import InvalidCursor
@@ -94,6 +95,8 @@ def classify(error: BaseException) -> Kind:
 
 def of_exception(error: BaseException, request_id: str) -> dict[str, Any]:
     """The problem that an exception is answered with. Redacted; an internal one says nothing of its cause."""
+    if isinstance(error, WorkFailed):
+        return {**error.problem, "request_id": request_id}
     row = next((_TABLE[base] for base in type(error).__mro__ if base in _TABLE), None)
     if row is None:
         return body(INTERNAL, "an unexpected failure; the log of the service has it under this request_id", request_id)

@@ -1,19 +1,17 @@
-"""`POST /v1/resolve`, and the operations that it may turn into."""
+"""`POST /v1/resolve`: requirements in, one lock and one bundle out."""
 
 import structlog
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from resolver.api import problems, render, schemas
 from resolver.api.context import Services
 from resolver.api.errors import request_id
+from resolver.api.operations import respond
 from resolver.domain.requests import Policy, ResolveRequest, Workload
 from resolver.domain.targets import TargetEnvironment
-from resolver.service.operations import Done, Failed, Outcome, Running
+from resolver.service.operations import Done, Failed, Outcome
 from resolver.service.progress import Progress
 from resolver.service.resolve import Answer
-
-_POLL_SECONDS = "1"
 
 log = structlog.get_logger(__name__)
 
@@ -39,24 +37,7 @@ def build_router(services: Services) -> APIRouter:
             return await _outcome(services, asked, progress, identifier)
 
         outcome = await services.operations.run("resolve", work, min(body.wait, services.max_wait))
-        return _respond(outcome)
-
-    @router.get(
-        "/operations/{identifier}",
-        response_model=schemas.ResolveAnswer,
-        summary="How a piece of work stands; once it is done, its answer",
-        responses={
-            202: {"model": schemas.OperationAnswer, "description": "Still under way"},
-            **problems.responses(404, 413, 422, 500, 502, 503, 504, 507),
-        },
-    )
-    async def operation(identifier: str) -> Response:
-        record = await services.operations.get(identifier)
-        if record.result is not None:
-            return _respond(Done(record.result))
-        if record.problem is not None:
-            return _respond(Failed(record.problem))
-        return _respond(Running(record.id, record.progress))
+        return respond(outcome)
 
     return router
 
@@ -95,16 +76,5 @@ async def _outcome(services: Services, asked: ResolveRequest, progress: Progress
         requests_total.labels(outcome=problems.slug(problem)).inc()
         return Failed(problem)
     requests_total.labels(outcome=found.outcome).inc()
+    services.asked.count(asked)
     return Done(render.answer(found).model_dump(mode="json", exclude_none=False))
-
-
-def _respond(outcome: Outcome | Running) -> Response:
-    match outcome:
-        case Done():
-            return JSONResponse(outcome.result)
-        case Failed():
-            return problems.respond(outcome.problem)
-        case Running():
-            body = schemas.OperationAnswer(id=outcome.id, kind="resolve", state="running", progress=outcome.progress)
-            headers = {"Location": f"/v1/operations/{outcome.id}", "Retry-After": _POLL_SECONDS}
-            return JSONResponse(body.model_dump(mode="json"), status_code=202, headers=headers)

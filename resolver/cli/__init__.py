@@ -13,8 +13,7 @@ from resolver.client.errors import BadUsage, FetchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from resolver.settings import Settings
+    from typing import Any
 
 _SUMMARIES = {
     "serve": "run the service",
@@ -27,9 +26,13 @@ _SUMMARIES = {
     "pins": "list which workload runs on which lock",
     "refresh": "let the next revision of a workload take newer versions",
     "hold": "keep new revisions of a workload on one lock, until its next refresh",
+    "warm": "resolve and build all that a file names, before anybody asks for it",
+    "gc": "remove what nothing needs",
+    "fsck": "check every blob and every reference, and mend them",
 }
 _EXIT_CODES = """exit codes (sysexits.h):
   0   done
+  1   fsck: damage remains
   64  bad usage, or a setting that is none
   65  the requirements cannot be satisfied, or the service refuses what it was asked
   66  there is no such lock or package
@@ -49,8 +52,9 @@ class _Parser(argparse.ArgumentParser):
         self.exit(BadUsage.exit_code, f"{self.prog}: {message}\n  {self.prog} --help says what there is\n")
 
 
-def main(argv: Sequence[str] | None, serve: Callable[[Settings], int]) -> int:
-    """Run one command and return its exit code; `serve` runs the service until it is told to stop.
+def main(argv: Sequence[str] | None, **programs: Callable[..., Any]) -> int:
+    """Run one command and return its exit code. `programs` are what works here instead of asking a service, by the name
+    of the command: `serve` runs the service until it is told to stop, `gc` and `fsck` look after its stores.
 
     Raises:
         SystemExit: `--help` and `--version` (0), and arguments that are no command's (64).
@@ -62,7 +66,7 @@ def main(argv: Sequence[str] | None, serve: Callable[[Settings], int]) -> int:
 
         return fetch(arguments)
     try:
-        options = _parser(arguments[:1]).parse_args(arguments, argparse.Namespace(serve=serve))
+        options = _parser(arguments[:1]).parse_args(arguments, argparse.Namespace(**programs))
         code: int = options.run(options)
         sys.stdout.flush()
     except FetchError as error:
@@ -111,6 +115,14 @@ def _command(name: str) -> Command:
             from resolver.cli.workloads import COMMANDS as OPERATING
 
             return OPERATING[name]
+        case "gc" | "fsck":
+            from resolver.cli.keeping import COMMANDS as KEEPING
+
+            return KEEPING[name]
+        case "warm":
+            from resolver.cli.warming import WARM
+
+            return WARM
         case _:
             from resolver.cli.inspection import COMMANDS as INSPECTING
 

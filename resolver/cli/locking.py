@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import re
 import secrets
 import sys
 from pathlib import Path
@@ -14,14 +13,11 @@ from resolver.cli import remote
 from resolver.cli.command import Command
 from resolver.cli.output import say
 from resolver.client import environment
-from resolver.client.errors import BadUsage, CannotWrite, Mismatch, Refused, Unavailable
+from resolver.client.errors import BadUsage, CannotWrite, Mismatch, Refused
 from resolver.client.resolve import checked_digest
 
 _WAIT = 20  # seconds that one request stays open before it becomes an operation; short of any proxy's patience
 _ANSWER = 15  # seconds on top of it, for the answer itself
-_POLL = 1.0
-_LEAST_POLL = 0.1
-_OPERATION = re.compile(r"/v1/operations/[\w-]{1,128}")
 _STDIO = Path("-")
 
 
@@ -113,15 +109,7 @@ def _resolve(service: remote.Remote, body: dict[str, Any]) -> dict[str, Any]:
     reply = service.send("POST", "/v1/resolve", body={**body, "wait": wait}, idle=wait + _ANSWER)
     if reply.status == 202:
         say("the service is at work on it")
-    while reply.status == 202:
-        # Asked for where the service is, whatever name the service gives itself.
-        operation = _OPERATION.search(reply.headers.get("Location", ""))
-        if operation is None:
-            raise Unavailable("the service names no operation to wait for")
-        pause = reply.headers.get("Retry-After", "")
-        service.patience.pause(max(_LEAST_POLL, float(pause)) if pause.isdecimal() else _POLL)
-        reply = service.send("GET", operation[0])
-    return reply.json()
+    return service.follow(reply).json()
 
 
 def _read(path: Path) -> str:

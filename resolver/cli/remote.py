@@ -8,7 +8,7 @@ import math
 import os
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +29,9 @@ _PAGE = 500  # the most that the service gives at once
 _SEARCHED = 10_000
 _DIGEST = re.compile(r"(?:sha256:)?(?P<hex>[0-9a-f]{1,64})")
 _CANDIDATES = 5
+_POLL = 1.0
+_LEAST_POLL = 0.1
+_OPERATION = re.compile(r"/v1/operations/[\w-]{1,128}")
 
 
 class NotFound(FetchError):
@@ -126,6 +129,20 @@ class Remote:
     def get(self, path: str, query: Mapping[str, str | int] | None = None) -> dict[str, Any]:
         """The JSON at a path. Raises as `send`."""
         return self.send("GET", path, query=query).json()
+
+    def follow(self, reply: Reply, seen: Callable[[dict[str, Any]], None] = lambda state: None) -> Reply:
+        """The reply, or where that says that the service is still at work, how the work ends; `seen` is shown each
+        state on the way. Raises as `send`."""
+        while reply.status == 202:
+            seen(reply.json())
+            # Asked for where the service is, whatever name the service gives itself.
+            operation = _OPERATION.search(reply.headers.get("Location", ""))
+            if operation is None:
+                raise Unavailable("the service names no operation to wait for")
+            pause = reply.headers.get("Retry-After", "")
+            self.patience.pause(max(_LEAST_POLL, float(pause)) if pause.isdecimal() else _POLL)
+            reply = self.send("GET", operation[0])
+        return reply
 
     def items(self, path: str, filters: Mapping[str, str | None], limit: int) -> dict[str, Any]:
         """The first `limit` items of a list, page by page, and the cursor of what follows (None: nothing does)."""

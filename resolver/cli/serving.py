@@ -34,9 +34,15 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     listen = Settings.model_fields["listen"].default
     host, port = address(listen)
     add = parser.add_argument
-    add("--config", metavar="FILE", type=Path, help=f"a YAML file with settings by name ({_CONFIG})")
     add("--host", metavar="H", help=f"the address to listen on (default: {host}; {PREFIX}LISTEN=host:port)")
     add("--port", metavar="P", type=int, help=f"the port to listen on (default: {port}; {PREFIX}LISTEN=host:port)")
+    add_settings(parser)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """A flag for each setting that can have one, and the one that names the file."""
+    add = parser.add_argument
+    add("--config", metavar="FILE", type=Path, help=f"a YAML file with settings by name ({_CONFIG})")
     for name, field in Settings.model_fields.items():
         if name in _NO_FLAG:
             continue
@@ -54,7 +60,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _serve(options: argparse.Namespace) -> int:
     run: Callable[[Settings], int] = options.serve
-    return run(_settings(options))
+    return run(_listening(read_settings(options), options.host, options.port))
 
 
 def address(listen: str) -> tuple[str, int]:
@@ -72,14 +78,18 @@ def address(listen: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _settings(options: argparse.Namespace) -> Settings:
-    """Raises BadUsage, a line for each fault; none shows a value that may be a credential."""
+def read_settings(options: argparse.Namespace) -> Settings:
+    """The settings from flags, environment and file.
+
+    Raises:
+        BadUsage: a line for each fault; none shows a value that may be a credential.
+    """
     flags = {name: value for name in Settings.model_fields if (value := getattr(options, name, None)) is not None}
     if "interpreters" in flags:
         flags["interpreters"] = dict(flags["interpreters"])
     config = options.config or (Path(os.environ[_CONFIG]) if os.environ.get(_CONFIG) else None)
     try:
-        settings = load(flags, config)
+        return load(flags, config)
     except ValidationError as error:
         raise _bad(*_faults(error, flags, config)) from None
     except (UnknownSetting, SettingsError) as error:
@@ -94,7 +104,6 @@ def _settings(options: argparse.Namespace) -> Settings:
         raise _bad(f"{config} is not YAML") from None
     except (TypeError, ValueError):  # what pydantic-settings makes of a document that is a list or a word
         raise _bad(f"{config} holds no settings by name") from None
-    return _listening(settings, options.host, options.port)
 
 
 def _listening(settings: Settings, host: str | None, port: int | None) -> Settings:

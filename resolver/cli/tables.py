@@ -136,6 +136,24 @@ def pins(items: list[dict[str, Any]]) -> RenderableType:
     return table
 
 
+def warmed(items: list[dict[str, Any]]) -> RenderableType:
+    """What was warmed, in the order of the list."""
+    table = _table("entry", "python", "platform", "outcome", "lock", ">seconds", "because")
+    for item in items:
+        target, problem = item["target"], item["problem"]
+        _row(
+            table,
+            item["name"],
+            target["python"],
+            target["platform"],
+            item["outcome"],
+            short(item["lock"]) if item["lock"] else "",
+            f"{item['seconds']:.2f}",
+            problem["title"] if problem else "",
+        )
+    return table
+
+
 def _table(*headings: str) -> Table:
     """`>` before a heading: numbers, which stand to the right."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")

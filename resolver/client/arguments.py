@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT = 300.0
 
 _PLAIN = ("server", "target", "namespace", "workload", "revision", "python", "platform", "token_file", "ca_file")
-_KNOWN = frozenset(
+VARIABLES = frozenset(
     f"LOCKSTEP_{name.upper()}"
     for name in (*_PLAIN, "requirements", "requirement", "constraints", "index", "timeout", "on_failure")
 )
@@ -110,10 +110,10 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
     unknown = sorted(
         name
         for name in environ
-        if name.startswith("LOCKSTEP_") and name not in _KNOWN and not _SERVICE_LINK.fullmatch(name)
+        if name.startswith("LOCKSTEP_") and name not in VARIABLES and not _SERVICE_LINK.fullmatch(name)
     )
     if unknown:
-        raise BadUsage(f"unknown variable {', '.join(unknown)}", (f"known are {', '.join(sorted(_KNOWN))}",))
+        raise BadUsage(f"unknown variable {', '.join(unknown)}", (f"known are {', '.join(sorted(VARIABLES))}",))
 
 
 def _seconds(text: str | float) -> float:

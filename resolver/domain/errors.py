@@ -75,10 +75,10 @@ class RequestTooLarge(LockstepError):
 
 
 class Busy(LockstepError):
-    """The queue for `what` is full, or the service is shutting down; try again after `retry_after` seconds."""
+    """The queue for `what` is full, or another `reason` that passes; try again after `retry_after` seconds."""
 
-    def __init__(self, what: str, retry_after: float) -> None:
-        super().__init__(f"{what}: too much under way")
+    def __init__(self, what: str, retry_after: float, reason: str = "too much under way") -> None:
+        super().__init__(f"{what}: {reason}")
         self.what = what
         self.retry_after = retry_after
 

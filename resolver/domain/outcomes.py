@@ -1,6 +1,8 @@
 """Answers that are no lock, and yet expected: values, kept for a short while so that asking again is cheap."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from packaging.utils import NormalizedName
 
@@ -47,3 +49,20 @@ class TargetConflict:
 
 
 Refusal = NoSolution | BuildRequired | TargetConflict
+
+_NAMES: dict[str, Callable[..., Refusal]] = {
+    "no-solution": NoSolution,
+    "build-required": BuildRequired,
+    "target-conflict": TargetConflict,
+}
+
+
+def refusal_to_json(refusal: Refusal) -> dict[str, Any]:
+    """The form in which a refusal is remembered."""
+    return {"outcome": next(name for name, kind in _NAMES.items() if kind is type(refusal)), **asdict(refusal)}
+
+
+def refusal_from_json(fields: Mapping[str, Any]) -> Refusal:
+    """The inverse of `refusal_to_json`."""
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    return _NAMES[str(values.pop("outcome"))](**values)

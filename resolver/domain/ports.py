@@ -1,9 +1,10 @@
 """What the use cases ask of engines, package indexes and the layer builder."""
 
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from packaging.pylock import Package, PackageWheel, Pylock
 from packaging.utils import NormalizedName
@@ -11,6 +12,9 @@ from packaging.utils import NormalizedName
 from resolver.domain.outcomes import NoSolution
 from resolver.domain.requests import Index, Question, public_url
 from storage.content import Digest
+from storage.records import Lease
+
+V = TypeVar("V")
 
 
 class Locker(Protocol):
@@ -67,6 +71,14 @@ class ProjectPages(Protocol):
         Raises:
             IndexUnavailable: an index before the one that has it did not answer as an index does.
         """
+        ...
+
+
+class IndexProbe(Protocol):
+    """Finds out whether an index answers at all."""
+
+    async def fault(self, index: Index) -> str | None:
+        """Why the index cannot be used just now; None where it answers as a server does."""
         ...
 
 
@@ -134,6 +146,23 @@ class BuiltLayer:
     listing: dict[str, str]
     has_pth: bool
     has_bytecode: bool
+
+
+class Exclusive(Protocol):
+    """Sees to it that a piece of work is done by one replica at a time."""
+
+    def once(
+        self, name: str, look: Callable[[], Awaitable[V | None]], work: Callable[[Lease | None], Awaitable[V]]
+    ) -> Coroutine[Any, Any, V]:
+        """What `look` finds, as soon as it finds something; else what `work` makes, once it is this replica's turn.
+
+        Where the work publishes what must not be published late, it does so under the lease that it is given.
+
+        Raises:
+            TimedOut: no turn came, and nobody else's work was found.
+            What `look` and `work` raise.
+        """
+        ...
 
 
 class LayerBuilder(Protocol):

@@ -6,6 +6,7 @@ Takes time in proportion to the text, whatever is in it: strangers write some of
 import re
 from collections.abc import Iterator
 
+_BLANK = re.compile(r"(\s+)")
 _WORD = re.compile(r"\S*")
 _AUTHORITY = re.compile(r"[^/?#'\"<>]*")
 _PORT = re.compile(r"[^:]*:\d{0,5}|\[[0-9a-fA-F:.]*\](?::\d{0,5})?")
@@ -25,7 +26,7 @@ _VALUES = {
 
 def redact(text: str) -> str:
     """The text without URL userinfo, URL queries, tokens and what is assigned to names like `password`."""
-    before, *urls = text.split("://")
+    before, *urls = "".join(map(_without_odd_password, _BLANK.split(text))).split("://")
     text = "://".join([before, *map(_public, urls)])
     text = _BEARER.sub(r"\g<kind> [redacted]", text)
     return "".join(_without_assigned(text))
@@ -42,6 +43,19 @@ def _without_assigned(text: str) -> Iterator[str]:
     yield text[done:]
 
 
+def _without_odd_password(word: str) -> str:
+    """The word without a password that has a `://` in itself, which should have been encoded."""
+    scheme, separator, url = word.partition("://")
+    if separator and "@" in url and _breaks_off(url[: _end(_AUTHORITY, url)]):
+        return scheme + separator + url[url.rindex("@") + 1 :]
+    return word
+
+
+def _breaks_off(authority: str) -> bool:
+    """Whether what seems to be a port is the beginning of a password."""
+    return "@" not in authority and ":" in authority and not _PORT.fullmatch(authority)
+
+
 def _public(text: str) -> str:
     """Text that starts behind the `://` of a URL, its userinfo and query taken out."""
     end = _end(_WORD, text)
@@ -49,7 +63,7 @@ def _public(text: str) -> str:
     authority = url[: _end(_AUTHORITY, url)]
     if "@" in authority:
         url = url[authority.rindex("@") + 1 :]
-    elif ":" in authority and "@" in url and not _PORT.fullmatch(authority):
+    elif "@" in url and _breaks_off(authority):
         # A password with a character that should have been encoded.
         url = url[url.rindex("@") + 1 :]
     return _QUERY.sub("", url) + rest

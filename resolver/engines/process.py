@@ -165,8 +165,9 @@ async def _attend(
 
 async def _feed(stream: asyncio.StreamWriter, content: bytes) -> None:
     with suppress(BrokenPipeError, ConnectionResetError):  # it may end without having read all
-        stream.write(content)
-        await stream.drain()
+        if not stream.is_closing():  # nor any of it: uvloop has closed the pipe by then, and minds being written to
+            stream.write(content)
+            await stream.drain()
     stream.close()
 
 

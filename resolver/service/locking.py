@@ -3,7 +3,6 @@
 Nothing here runs a package's code: the engine resolves from wheels alone, and METADATA is read as text.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -21,6 +20,7 @@ from resolver.domain.targets import TargetEnvironment
 from resolver.service.agreement import Unsolved, agree
 from resolver.service.facts import Picks, package_facts, read_pages, sized, yanked
 from resolver.service.wheels_only import explain, hidden
+from resolver.threads import parsing
 
 Attitude = Literal["refuse", "warn"]
 
@@ -106,7 +106,7 @@ class Locking:
         pages = await read_pages(self._pages, picks.values(), question.indexes)
         facts, disagreeing = await package_facts(self._wheels, question, picks, pages)
         notices.extend(disagreeing)
-        found = await asyncio.to_thread(hidden, question, picks, pages, facts)
+        found = await parsing(hidden, question, picks, pages, facts)
         if isinstance(found, BuildRequired) and self._passed_over == "refuse":
             return found
         if isinstance(found, BuildRequired):
@@ -115,7 +115,7 @@ class Locking:
             notices.extend(found)
         notices.extend(yanked(picks, pages))
         try:
-            lock = await asyncio.to_thread(
+            lock = await parsing(
                 compose,
                 requirements=request.requirements,
                 constraints=request.constraints,

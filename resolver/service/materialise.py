@@ -1,6 +1,7 @@
 """From a lock to a bundle: fetch the wheels, build the layers, write the manifest.
 
-Blobs first, references last: a crash leaves garbage, never a reference to what is not there.
+Blobs first, references last: a crash leaves garbage, never a reference to what is not there. What is relied on is
+claimed before it is looked for, so that a collection of garbage does not take it away in between (see retain.py).
 """
 
 import asyncio
@@ -8,28 +9,38 @@ import json
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import structlog
 from packaging.pylock import Package, PackageWheel
 
 from resolver.bundles.manifest import assemble, path_conflicts
-from resolver.domain.errors import InvalidRequest
+from resolver.domain.errors import Busy, InvalidRequest, InvalidWheel
 from resolver.domain.locks import Lock, tool_facts
 from resolver.domain.outcomes import Notice
-from resolver.domain.ports import BuiltLayer, LayerBuilder, WheelFetcher, WheelReference
+from resolver.domain.ports import BuiltLayer, Exclusive, LayerBuilder, WheelFetcher, WheelReference
 from resolver.domain.requests import Index
 from resolver.domain.targets import TargetEnvironment
+from resolver.scratch import needing_room
+from resolver.service.healing import Healing
 from resolver.service.progress import Progress
+from resolver.service.uses import Uses
 from resolver.single_flight import SingleFlight
 from storage.content import Digest
-from storage.protocols import ArtifactStore, BlobStore
+from storage.errors import BlobNotFound, StorageUnavailable
+from storage.protocols import ArtifactStore, BlobStore, ContentStore
 from storage.records import BundleRecord, LayerRecord
 
 _PTH_HOOK_NAME = "pth-hook"
 _PTH_HOOK = Digest.of(_PTH_HOOK_NAME.encode())  # stands where a layer's record has its wheel
 _CONFLICTS_SHOWN = 20
+_TURNS = 4
+_RETRY_AFTER = 2.0
+_PATIENCE = 5.0
+"""Seconds to look whether a bundle is whole."""
+
+log = structlog.get_logger(__name__)
 
 
 class Materialising:
@@ -43,22 +54,29 @@ class Materialising:
         self,
         blobs: BlobStore,
         artifacts: ArtifactStore,
+        contents: ContentStore,
+        uses: Uses,
+        healing: Healing,
         wheels: WheelFetcher,
         builder: LayerBuilder,
         indexes: Mapping[str, Index],
         scratch: Path,
+        exclusive: Exclusive,
         *,
         shared_paths: Literal["warn", "refuse"] = "warn",
     ) -> None:
         self._blobs = blobs
         self._artifacts = artifacts
+        self._contents = contents
+        self._uses = uses
+        self._healing = healing
         self._wheels = wheels
         self._builder = builder
         self._indexes = indexes
         self._scratch = scratch
+        self._exclusive = exclusive
         self._shared_paths = shared_paths
         self._layers: SingleFlight[tuple[Digest, str, str], LayerRecord] = SingleFlight()
-        self._whole: set[Digest] = set()
 
     async def bundle(self, lock: Lock, target: TargetEnvironment, progress: Progress) -> BundleRecord:
         """The lock's bundle for the target, made now if it is not there whole.
@@ -66,12 +84,25 @@ class Materialising:
         Raises:
             PylockSelectError: the lock does not serve the target.
             InvalidRequest: two wheels write one path, and the operator is strict.
+            Busy: what it is made of went away as often as it was made.
             What the wheel fetcher, the layer builder and the stores raise.
         """
         toolchain = self._builder.toolchain(target.python)
-        record = await self._artifacts.bundle(lock.digest, target.name, toolchain)
-        if record is not None and await self._is_whole(record):
-            return record
+        for _ in range(_TURNS):
+            try:
+                record = await self._artifacts.bundle(lock.digest, target.name, toolchain)
+                if record is not None and await self._is_usable(record):
+                    return record
+                made = await self._make(lock, target, toolchain, progress)
+            except BlobNotFound:
+                continue  # collected, or put aside as damaged, between two looks at it
+            if made is not None:
+                return made
+        raise Busy("building a bundle", _RETRY_AFTER, "what it is made of keeps going away")
+
+    async def _make(
+        self, lock: Lock, target: TargetEnvironment, toolchain: str, progress: Progress
+    ) -> BundleRecord | None:
         selected = lock.select(target)
         progress.enter("building", total=len(selected))
         layers = await asyncio.gather(
@@ -87,12 +118,18 @@ class Materialising:
 
     async def _write(
         self, lock: Lock, target: TargetEnvironment, toolchain: str, named: list[tuple[str, LayerRecord]]
-    ) -> BundleRecord:
-        notices = await self._shared(named)
+    ) -> BundleRecord | None:
+        """The bundle of these layers; None where some of it has been removed since it was looked at."""
         bytecode = self._builder.has_interpreter(target.python)
+        image = assemble(target, named, bytecode=bytecode)
+        parts = {*(layer.digest for _, layer in named), *(digest for digest, _ in image.blobs)}
+        of_layers = {digest for _, layer in named for digest in (layer.digest, layer.listing)}
+        claims = await self._contents.claim(parts | of_layers)
+        if not await self._here(*of_layers):
+            return None
+        notices = await self._shared(named)
         if not bytecode:
             notices.append(Notice("no-bytecode", f"no interpreter of Python {target.python} at hand: no byte-code"))
-        image = assemble(target, named, bytecode=bytecode)
         for digest, content in image.blobs:
             await self._blobs.write(_one(content), digest)
         record = BundleRecord(
@@ -102,10 +139,12 @@ class Materialising:
             digest=image.digest,
             size=sum(layer.size for _, layer in named) + len(image.config) + len(image.manifest),
             unpacked_size=sum(layer.unpacked_size for _, layer in named),
-            created=datetime.now(UTC),
+            created=self._uses.now(),
             warnings=tuple({k: v for k, v in asdict(notice).items() if v is not None} for notice in notices),
         )
-        await self._artifacts.add_bundle(record)
+        if not await self._artifacts.add_bundle(record, {part: claims[part] for part in parts}):
+            return None
+        self._uses.found(record.digest)
         return record
 
     async def _layer(self, package: Package, wheel: PackageWheel, python: str, toolchain: str) -> LayerRecord:
@@ -116,7 +155,7 @@ class Materialising:
 
     async def _pth_hook(self, python: str, toolchain: str) -> LayerRecord:
         async def build() -> LayerRecord:
-            with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            with needing_room("a layer"), tempfile.TemporaryDirectory(dir=self._scratch) as folder:
                 built = await self._builder.build_pth_hook(python, Path(folder))
                 return await self._keep(_PTH_HOOK, python, toolchain, built)
 
@@ -125,20 +164,32 @@ class Materialising:
     async def _built(
         self, wheel: Digest, python: str, toolchain: str, build: Callable[[], Coroutine[Any, Any, LayerRecord]]
     ) -> LayerRecord:
-        record = await self._artifacts.layer(wheel, python, toolchain)
-        if record is not None and await self._here(record.digest, record.listing):
-            return record
-        return await self._layers.do((wheel, python, toolchain), build)
+        async def look() -> LayerRecord | None:
+            record = await self._artifacts.layer(wheel, python, toolchain)
+            return record if record is not None and await self._here(record.digest, record.listing) else None
+
+        def lead() -> Coroutine[Any, Any, LayerRecord]:
+            # No fence: a layer that comes late is the same layer.
+            return self._exclusive.once(f"layer:{wheel}:{python}:{toolchain}", look, lambda _: build())
+
+        return await look() or await self._layers.do((wheel, python, toolchain), lead)
 
     async def _from_wheel(self, wheel: WheelReference, python: str, toolchain: str) -> LayerRecord:
         await self._wheels.fetch(wheel)
-        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
-            async with self._blobs.local(wheel.digest) as path:
-                built = await self._builder.build(path, wheel.filename, python, Path(folder))
+        with needing_room("a layer"), tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            try:
+                async with self._blobs.local(wheel.digest) as path:
+                    built = await self._builder.build(path, wheel.filename, python, Path(folder))
+            except InvalidWheel:
+                # Published so, or rotten since it was fetched and its hash checked?
+                if await self._healing.examine(wheel.digest) != "sound":
+                    raise BlobNotFound(wheel.digest) from None
+                raise
             return await self._keep(wheel.digest, python, toolchain, built)
 
     async def _keep(self, wheel: Digest, python: str, toolchain: str, built: BuiltLayer) -> LayerRecord:
         listing = json.dumps(built.listing, sort_keys=True, separators=(",", ":")).encode()
+        claims = await self._contents.claim([built.digest, Digest.of(listing)])
         await self._blobs.add_file(built.path, built.digest)
         await self._blobs.write(_one(listing), Digest.of(listing))
         record = LayerRecord(
@@ -154,7 +205,8 @@ class Materialising:
             has_pth=built.has_pth,
             has_bytecode=built.has_bytecode,
         )
-        await self._artifacts.add_layer(record)
+        # It is refused where the layer has been collected since; whoever makes a bundle of it claims it, and sees.
+        await self._artifacts.add_layer(record, claims)
         return record
 
     async def _shared(self, named: list[tuple[str, LayerRecord]]) -> list[Notice]:
@@ -181,25 +233,41 @@ class Materialising:
         progress.step()
         return record
 
-    async def _is_whole(self, record: BundleRecord) -> bool:
-        """Whether every blob of the bundle is here; once seen, a bundle is believed for this process's life."""
-        if record.digest in self._whole:
+    async def _is_usable(self, record: BundleRecord) -> bool:
+        """Whether the bundle is held from now on, and every blob of it is here. What was so lately still is, as there
+        is a record of it."""
+        if self._uses.is_recent(record.digest):
             return True
+        if not await self._uses.record(record.digest):
+            return False
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                whole = await self._is_whole(record)
+        except (StorageUnavailable, TimeoutError) as failure:
+            # It was whole when its record was written. Who has it already needs no blob, but to hear which one it is.
+            log.warning("bundle.not-looked-at", bundle=record.digest, cause=str(failure))
+            return True
+        if whole:
+            self._uses.found(record.digest)
+        return whole
+
+    async def _is_whole(self, record: BundleRecord) -> bool:
         if not await self._here(record.digest):
             return False
         manifest = json.loads(await self._content(record.digest))
-        parts = [Digest(part["digest"]) for part in (manifest["config"], *manifest["layers"])]
-        if not await self._here(*parts):
-            return False
-        self._whole.add(record.digest)
-        return True
+        return await self._here(*(Digest(part["digest"]) for part in (manifest["config"], *manifest["layers"])))
 
     async def _here(self, *digests: Digest) -> bool:
         sizes = await asyncio.gather(*(self._blobs.size(digest) for digest in digests))
         return all(size is not None for size in sizes)
 
     async def _content(self, digest: Digest) -> bytes:
-        return b"".join([chunk async for chunk in self._blobs.read(digest)])
+        """All of a small blob. Raises BlobNotFound also for one that is damaged, and put aside for that."""
+        content = b"".join([chunk async for chunk in self._blobs.read(digest)])
+        if Digest.of(content) != digest:
+            await self._healing.examine(digest)
+            raise BlobNotFound(digest)
+        return content
 
     async def close(self) -> None:
         """End what is under way."""

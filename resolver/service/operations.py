@@ -20,6 +20,7 @@ _BEAT = 10.0
 _LOST = timedelta(seconds=60)
 _KEPT = timedelta(hours=1)
 _RETRY_AFTER = 2.0
+_SHUTTING_DOWN = "this process is shutting down"
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +44,7 @@ class Running:
     """Not done as yet."""
 
     id: str
+    kind: str
     progress: dict[str, Any]
 
 
@@ -62,6 +64,7 @@ class Operations:
         self._limit = limit
         self._work: set[asyncio.Task[Outcome]] = set()
         self._keepers: set[asyncio.Task[None]] = set()
+        self._followed: dict[str, Progress] = {}
         self._draining = asyncio.Event()
 
     @property
@@ -75,7 +78,9 @@ class Operations:
         Raises:
             Busy: too much is under way, or the service is shutting down.
         """
-        if self._draining.is_set() or len(self._work) >= self._limit:
+        if self._draining.is_set():
+            raise Busy(kind, _RETRY_AFTER, _SHUTTING_DOWN)
+        if len(self._work) >= self._limit:
             raise Busy(kind, _RETRY_AFTER)
         progress = Progress()
         task = asyncio.create_task(work(progress))
@@ -86,9 +91,11 @@ class Operations:
             await asyncio.wait({task, draining}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
         finally:
             draining.cancel()
-        if task.done():
-            return task.result()
-        return await self._follow(kind, task, progress)
+        if not task.done():
+            return await self._follow(kind, task, progress)
+        if task.cancelled():
+            raise Busy(kind, _RETRY_AFTER, _SHUTTING_DOWN)
+        return task.result()
 
     async def get(self, identifier: str) -> OperationRecord:
         """The operation as it stands; one whose process went away is reported as failed and worth trying again.
@@ -100,8 +107,10 @@ class Operations:
         if record is None:
             raise NotFound("operation", identifier)
         if record.state == "running" and datetime.now(UTC) - record.updated > _LOST:
-            raise Busy("the process that did this work is gone; it", _RETRY_AFTER)
-        return record
+            raise Busy(record.kind, _RETRY_AFTER, "the process that was at work on it is gone; ask for it anew")
+        progress = self._followed.get(identifier)
+        # The row is a heartbeat old.
+        return replace(record, progress=progress.to_json()) if progress else record
 
     async def _follow(self, kind: str, task: asyncio.Task[Outcome], progress: Progress) -> Running:
         now = datetime.now(UTC)
@@ -109,10 +118,12 @@ class Operations:
             id=uuid.uuid4().hex, kind=kind, state="running", created=now, updated=now, progress=progress.to_json()
         )
         await self._store.put(record)
+        self._followed[record.id] = progress
         keeper = asyncio.create_task(self._keep(record, task, progress))
         self._keepers.add(keeper)
+        keeper.add_done_callback(lambda _: self._followed.pop(record.id))
         keeper.add_done_callback(self._keepers.discard)
-        return Running(record.id, record.progress)
+        return Running(record.id, record.kind, record.progress)
 
     async def _keep(self, record: OperationRecord, task: asyncio.Task[Outcome], progress: Progress) -> None:
         """Renew the row until the work ends, then write how."""
@@ -121,7 +132,9 @@ class Operations:
             if not task.done():
                 await self._put(replace(record, updated=datetime.now(UTC), progress=progress.to_json()))
         if task.cancelled():
-            return  # shutting down: without a heartbeat the row is soon known to be lost, and the client asks anew
+            # Shutting down: handed back at once, as what no heartbeat renews is in the end.
+            await self._put(replace(record, updated=datetime.now(UTC) - _LOST))
+            return
         outcome = task.result()
         ended = replace(
             record,

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["waiting", "locking", "fetching", "building", "done"]
+Stage = Literal["waiting", "locking", "fetching", "building", "warming", "done"]
 
 
 @dataclass(slots=True)
 class Progress:
-    """The stage, and how many of the packages have been through it."""
+    """The stage, and how many of the packages (warming: requests) have been through it."""
 
     stage: Stage = "waiting"
     done: int = 0

@@ -1,7 +1,8 @@
 """From what a caller says to a ResolveRequest: the door at which bad input stops."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from resolver.domain.errors import InvalidRequest
 from resolver.domain.outcomes import Notice
@@ -27,13 +28,14 @@ class Requests:
         indexes: Sequence[str] | None,
         policy: Policy,
         workload: Workload | None,
+        namespace: str | None = None,
     ) -> ResolveRequest:
-        """The request, checked.
+        """The request, checked. `namespace` says for whom it is asked where no workload does.
 
         Raises:
             InvalidRequest: naming field, line and reason.
         """
-        namespace = workload.namespace if workload else None
+        namespace = workload.namespace if workload else namespace
         return ResolveRequest(
             requirements=parse_requirements(requirements),
             constraints=parse_constraints(constraints or ()),
@@ -42,6 +44,21 @@ class Requests:
             policy=_checked(policy),
             workload=workload,
             namespace=namespace,
+        )
+
+    def again(
+        self, asked: Mapping[str, Any], target: TargetEnvironment, workload: Workload | None = None
+    ) -> ResolveRequest:
+        """The request that `to_json` wrote down. Raises InvalidRequest where it would be refused by now."""
+        newest = asked["exclude_newer"]
+        return self.parse(
+            requirements=asked["requirements"],
+            constraints=asked["constraints"],
+            target=target,
+            indexes=asked["indexes"],
+            policy=Policy(asked["prereleases"], datetime.fromisoformat(newest) if newest else None),
+            workload=workload,
+            namespace=asked["namespace"],
         )
 
     def _chosen(self, names: Sequence[str] | None, namespace: str | None) -> tuple[Index, ...]:
@@ -58,6 +75,20 @@ class Requests:
         if not chosen:
             raise InvalidRequest("an empty list of indexes; leave it out to use all", field="indexes")
         return tuple(chosen)
+
+
+def to_json(request: ResolveRequest) -> dict[str, Any]:
+    """What it takes to ask again. Indexes go by name: their URLs hold credentials."""
+    newest = request.policy.exclude_newer
+    return {
+        "requirements": [line.canonical for line in request.requirements],
+        "constraints": [line.canonical for line in request.constraints],
+        "indexes": [index.name for index in request.indexes],
+        "prereleases": request.policy.prereleases,
+        "exclude_newer": newest.isoformat() if newest else None,
+        # As in the key: it counts where an index is not open to all.
+        "namespace": request.namespace if any(index.namespaces is not None for index in request.indexes) else None,
+    }
 
 
 def _checked(policy: Policy) -> Policy:

@@ -1,21 +1,19 @@
 """The main job: which lock a request gets, and its bundle."""
 
-import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 import structlog
-from packaging.utils import NormalizedName
-from packaging.version import Version
 
-from resolver.domain.errors import Busy, IndexUnavailable, TimedOut
+from resolver.domain.errors import Busy
 from resolver.domain.keys import ResolutionKey, resolution_key
 from resolver.domain.locks import Lock
 from resolver.domain.outcomes import Notice, Refusal
 from resolver.domain.pins import (
     AdoptPin,
+    Decision,
     ExtendPin,
     Resolve,
     Rollout,
@@ -29,11 +27,12 @@ from resolver.domain.pins import (
 from resolver.domain.requests import ResolveRequest, Workload
 from resolver.domain.targets import TargetEnvironment
 from resolver.service.lock_book import LockBook
-from resolver.service.locking import Locked, Locking
+from resolver.service.lock_making import Again, LockMaking
+from resolver.service.locking import Locked
 from resolver.service.materialise import Materialising
 from resolver.service.progress import Progress
 from resolver.service.requests import class_base_notices
-from resolver.single_flight import SingleFlight
+from resolver.service.uses import Uses
 from storage.content import Digest
 from storage.protocols import MetadataStore
 from storage.records import BundleRecord, PinRecord, Resolution
@@ -74,22 +73,20 @@ class Resolving:
         self,
         metadata: MetadataStore,
         book: LockBook,
-        locking: Locking,
+        making: LockMaking,
         materialising: Materialising,
+        uses: Uses,
         *,
         platforms: Sequence[str] = (),
         fresh_for: timedelta,
-        refusals_for: timedelta,
     ) -> None:
         self._metadata = metadata
         self._book = book
-        self._locking = locking
+        self._making = making
         self._materialising = materialising
+        self._uses = uses
         self._platforms = tuple(platforms)
         self._fresh_for = fresh_for
-        self._refusals_for = refusals_for.total_seconds()
-        self._flights: SingleFlight[object, Locked | Refusal] = SingleFlight()
-        self._refused: dict[object, tuple[float, Refusal]] = {}
 
     async def answer(self, request: ResolveRequest, progress: Progress) -> Answer | Refusal:
         """One lock and one bundle, the same for every replica of the workload's revision.
@@ -119,6 +116,12 @@ class Resolving:
         for _ in range(_TURNS):
             situation = await self._situation(request, key)
             decision = decide(situation)
+
+            async def moved_on(before: Decision = decision) -> bool:
+                # What each would write bears its own time; that two decisions are alike is told by the rest.
+                now = decide(await self._situation(request, key))
+                return now != before if isinstance(before, ExtendPin) else type(now) is not type(before)
+
             match decision:
                 case ServePin(digest, pin):
                     if pin.stale:
@@ -126,7 +129,9 @@ class Resolving:
                     return _Chosen(await self._book.get(digest), outcome, pin, tuple(dict.fromkeys(notices)))
                 case ExtendPin(pin):
                     progress.enter("locking")
-                    extended = await self._extend(request, decision, progress)
+                    extended = await self._making.extend(request, decision, moved_on, progress)
+                    if isinstance(extended, Again):
+                        continue
                     if not isinstance(extended, Locked):
                         return extended
                     await self._metadata.pins.extend(pin, request.target.name, extended.lock.digest)
@@ -144,7 +149,9 @@ class Resolving:
                 case Resolve(fallback):
                     notices.extend(decision.notices)
                     progress.enter("locking")
-                    made = await self._resolve(request, situation, fallback, progress)
+                    made = await self._making.resolve(request, situation, fallback, moved_on, progress)
+                    if isinstance(made, Again):
+                        continue
                     if isinstance(made, Resolution):
                         fresh, reached, wanted = made.lock, "stale", situation.pin(made.lock, stale=True)
                     elif isinstance(made, Locked):
@@ -167,6 +174,7 @@ class Resolving:
 
     async def _rollout(self, workload: Workload, key: ResolutionKey) -> Rollout:
         namespace, name = workload.namespace, workload.name
+        await self._uses.see(namespace, name)
         record = await self._metadata.workloads.get(namespace, name)
         revision = revision_of(workload, record)
         own = await self._metadata.pins.get(namespace, name, revision, key)
@@ -182,81 +190,3 @@ class Resolving:
             return True
         pins = await self._metadata.pins.of_locks([lock])
         return any(pin.key == key for pin in pins.get(lock, []))
-
-    async def _resolve(
-        self, request: ResolveRequest, situation: Situation, fallback: Resolution | None, progress: Progress
-    ) -> Locked | Refusal | Resolution:
-        """A new lock for the key, or the older one where no index could be asked."""
-        others = [target for target in self._covered(request.target) if target != request.target]
-        refreshed = situation.rollout.record.refreshed_at if situation.rollout else None
-
-        async def work() -> Locked | Refusal:
-            made = await self._locking.lock(request, others)
-            if isinstance(made, Locked):
-                # A lock is known, and a revision pinned to it, only once its bundle is there: what cannot be built
-                # leaves nothing behind.
-                await self._materialising.bundle(made.lock, request.target, progress)
-                await self._book.add(made.lock)
-                covered = [target.name for target in made.lock.targets]
-                await self._metadata.locks.add_resolution(situation.resolution(made.lock.digest, covered))
-            return made
-
-        # Who asks after a refresh may not join a flight from before it.
-        flight = (situation.key, request.target.name, refreshed)
-        try:
-            return await self._once(flight, work)
-        except (IndexUnavailable, TimedOut) as failure:
-            if fallback is None:
-                raise
-            log.warning("resolve.stale", lock=fallback.lock, cause=str(failure))
-            return fallback
-
-    async def _extend(self, request: ResolveRequest, decision: ExtendPin, progress: Progress) -> Locked | Refusal:
-        versions: dict[NormalizedName, Version] = {}
-        for digest in decision.held:
-            versions = {**(await self._book.get(digest)).versions, **versions}
-
-        async def work() -> Locked | Refusal:
-            made = await self._locking.extend(request, versions)
-            if isinstance(made, Locked):
-                await self._materialising.bundle(made.lock, request.target, progress)
-                await self._book.add(made.lock)
-            return made
-
-        return await self._once((decision.pin.key, request.target.name, decision.held), work)
-
-    async def _once(
-        self, flight: object, work: Callable[[], Coroutine[Any, Any, Locked | Refusal]]
-    ) -> Locked | Refusal:
-        """The work under way for this flight; a refusal is remembered for a short while, so that a broken set does not
-        run the engine once a replica."""
-        remembered = self._refused.get(flight)
-        if remembered is not None and remembered[0] > time.monotonic():
-            return remembered[1]
-
-        async def remembering() -> Locked | Refusal:
-            made = await work()
-            if not isinstance(made, Locked):
-                self._remember(flight, made)
-            return made
-
-        return await self._flights.do(flight, remembering)
-
-    def _remember(self, flight: object, refusal: Refusal) -> None:
-        now = time.monotonic()
-        self._refused = {known: kept for known, kept in self._refused.items() if kept[0] > now}
-        if len(self._refused) < _REFUSALS:
-            self._refused[flight] = (now + self._refusals_for, refusal)
-
-    def _covered(self, target: TargetEnvironment) -> list[TargetEnvironment]:
-        named = [TargetEnvironment.from_platform(target.python, platform) for platform in self._platforms]
-        return list(dict.fromkeys([target, *named]))
-
-    @property
-    def waiting(self) -> int:
-        """Locks under way."""
-        return len(self._flights)
-
-    async def close(self) -> None:
-        """End what is under way."""
-        await self._flights.close()

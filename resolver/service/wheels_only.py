@@ -6,10 +6,10 @@ set unsolvable whose packages merely have no wheel. The engine's words nominate 
 
 import asyncio
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from packaging.pylock import Pylock
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import (
@@ -190,12 +190,15 @@ def hidden(
     """BuildRequired where a requirement asked for directly was passed over; notices for transitive ones."""
     held = {name for name, _ in question.held}
     direct = {line.name for line in question.requirements}
+    askers = _askers(facts)
     notices: dict[tuple[str, str], Notice] = {}
     for target, pylock in picks.items():
+        here = {package.name for package in pylock.packages}
         for package in pylock.packages:
             if package.name in held or package.version is None or package.name not in pages:
                 continue
-            versions = _allowed(question, package.name, target, pylock, facts)
+            asked = [(facts[asker].extras, asks) for asker, asks in askers[package.name] if asker in here]
+            versions = _allowed(question, package.name, target, asked)
             found = passed_over(pages[package.name], package.version, versions, target, question.policy)
             if found is None:
                 continue
@@ -216,17 +219,25 @@ def _allowed(
     question: Question,
     name: NormalizedName,
     target: TargetEnvironment,
-    pylock: Pylock,
-    facts: Mapping[NormalizedName, PackageFacts],
+    asked: Iterable[tuple[Sequence[str], Requirement]],
 ) -> Allowed:
+    """What the question and those that require the package, each with its active extras, allow of it."""
     specifier = allowed([*question.requirements, *question.constraints], name, target).specifier
-    for package in pylock.packages:
-        for requirement in _parsed(facts[package.name].requires):
-            if canonicalize_name(requirement.name) == name and any(
-                target.holds(requirement.marker, extra) for extra in ("", *facts[package.name].extras)
-            ):
-                specifier &= requirement.specifier
+    for extras, requirement in asked:
+        if any(target.holds(requirement.marker, extra) for extra in ("", *extras)):
+            specifier &= requirement.specifier
     return Allowed(specifier)
+
+
+def _askers(
+    facts: Mapping[NormalizedName, PackageFacts],
+) -> Mapping[NormalizedName, list[tuple[NormalizedName, Requirement]]]:
+    """Who requires a package, and how; every text is parsed once."""
+    found = defaultdict[NormalizedName, list[tuple[NormalizedName, Requirement]]](list)
+    for asker, said in facts.items():
+        for requirement in _parsed(said.requires):
+            found[canonicalize_name(requirement.name)].append((asker, requirement))
+    return found
 
 
 def _parsed(texts: Iterable[str]) -> Iterable[Requirement]:

@@ -4,9 +4,10 @@ import asyncio
 import re
 import time
 import warnings
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from functools import partial
+from html.parser import HTMLParser
 from urllib.parse import urldefrag, urljoin
 
 import httpx
@@ -153,6 +154,25 @@ class _Page(BaseModel):
     files: list[_File]
 
 
+class _UploadTimes(HTMLParser):
+    """`data-upload-time` of each link, which mousebender does not read: PEP 700 is about JSON alone, but there are
+    indexes that serve nothing else than HTML with it, and uv goes by it. One that is no time says nothing."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.times: list[datetime | None] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """See HTMLParser."""
+        found = dict(attrs)
+        if tag == "a" and found.get("href"):
+            uploaded = None
+            with suppress(ValueError):
+                uploaded = datetime.fromisoformat(found.get("data-upload-time") or "")
+            self.times.append(uploaded)
+
+
 def _parse(response: httpx.Response, content: bytearray, name: NormalizedName, index: Index) -> Project:
     """Raises Refused for what is no page: another content type, half a document, one without its parts."""
     media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
@@ -161,6 +181,9 @@ def _parse(response: httpx.Response, content: bytearray, name: NormalizedName, i
         if media_type != simple.ACCEPT_JSON_V1 and not _HTML.search(text):
             raise Refused("answered something that is no page")
         page = _Page.model_validate(simple.parse_project_details(text, media_type, name))
+        if media_type != simple.ACCEPT_JSON_V1:
+            for file, uploaded in zip(page.files, _UploadTimes(text).times, strict=True):
+                file.upload_time = uploaded
         files = tuple(file.at(str(response.url)) for file in page.files)
     except (simple.UnsupportedMIMEType, simple.UnsupportedAPIVersion) as error:
         raise Refused(f"answered no page: {str(error)[:200]}") from error

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 
 from resolver.domain.errors import ContentMismatch, IndexUnavailable, InvalidWheel
-from resolver.domain.ports import ProjectFile, WheelReference
+from resolver.domain.ports import Exclusive, ProjectFile, WheelReference
 from resolver.single_flight import SingleFlight
 from resolver.upstream.metadata import METADATA_LIMIT, check_metadata, read_metadata
 from resolver.upstream.pages import SimplePages
@@ -17,6 +17,7 @@ from resolver.upstream.transfer import PACE, RETRIES, Pace, Passing, Refused, Re
 from storage.content import Digest
 from storage.errors import DigestMismatch
 from storage.protocols import BlobReader, BlobWriter
+from storage.records import Lease
 
 # The bytes as published: a wheel is compressed already.
 _AS_PUBLISHED = {"Accept-Encoding": "identity"}
@@ -45,6 +46,7 @@ class WheelDownloads:
         client: httpx.AsyncClient,
         pages: SimplePages,
         store: WheelStore,
+        exclusive: Exclusive,
         *,
         parallel: int = 16,
         size_limit: int = 2 * 1024**3,
@@ -56,6 +58,7 @@ class WheelDownloads:
         self._client = client
         self._pages = pages
         self._store = store
+        self._exclusive = exclusive
         self._slots = asyncio.Semaphore(parallel)
         self._size_limit = size_limit
         self._seconds = seconds
@@ -93,14 +96,22 @@ class WheelDownloads:
         await self._flights.close()
 
     async def _fetch(self, wheel: WheelReference) -> None:
-        result, size = "failed", 0
+        result, size, fetched = "failed", 0, False
+
+        async def lead(_: Lease | None) -> int:
+            # No fence: the store takes only what the digest names, however late.
+            nonlocal fetched
+            fetched = True
+            async with told(wheel.index, wheel.filename, self._seconds):
+                return await self._download(wheel)
+
         try:
             if await self._store.size(wheel.digest) is not None:
                 result = "present"
                 return
-            async with self._slots, told(wheel.index, wheel.filename, self._seconds):
-                size = await self._download(wheel)
-            result = "fetched"
+            async with self._slots:
+                kept = await self._exclusive.once(f"wheel:{wheel.digest}", lambda: self._store.size(wheel.digest), lead)
+            result, size = ("fetched", kept) if fetched else ("present", 0)
         except ContentMismatch:
             result = "mismatch"
             raise

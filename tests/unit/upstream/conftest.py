@@ -9,6 +9,7 @@ from packaging.utils import canonicalize_name
 
 from resolver.domain.ports import WheelReference
 from resolver.domain.requests import Index
+from resolver.service.leases import Alone
 from resolver.upstream.pages import SimplePages
 from resolver.upstream.transfer import Retries, index_client
 from resolver.upstream.wheels import WheelDownloads
@@ -47,7 +48,7 @@ async def store(tmp_path: Path) -> FilesystemBlobStore:
 async def downloads(
     client: httpx.AsyncClient, pages: SimplePages, store: FilesystemBlobStore
 ) -> AsyncIterator[WheelDownloads]:
-    downloads = WheelDownloads(client, pages, store, retries=QUICK)
+    downloads = WheelDownloads(client, pages, store, Alone(), retries=QUICK)
     yield downloads
     await downloads.close()
 

@@ -59,6 +59,25 @@ async def test_html_says_the_same_but_for_sizes_and_times(client: httpx.AsyncCli
     assert {(file.size, file.upload_time) for file in html.files} == {(None, None)}
 
 
+async def test_html_tells_upload_times_where_an_index_adds_them(index: PackageIndex, pages: SimplePages) -> None:
+    links = [
+        '<a href="demo-1.0.tar.gz" data-upload-time="2026-01-02T03:04:05.678900Z">demo-1.0.tar.gz</a>',
+        '<a href="demo-1.1.tar.gz" data-upload-time="2026-01-02T03:04:05">demo-1.1.tar.gz</a>',
+        "<a>no file</a>",
+        '<a href="demo-1.2.tar.gz" data-upload-time="yesterday">demo-1.2.tar.gz</a>',
+        '<a href="demo-1.3.tar.gz">demo-1.3.tar.gz</a>',
+    ]
+    index.answer("/demo/", 200, "<br>".join(links).encode(), HTML)
+    project = await pages.project(DEMO, (configured(index),))
+    assert project is not None
+    assert [file.upload_time for file in project.files] == [
+        datetime(2026, 1, 2, 3, 4, 5, 678900, tzinfo=UTC),
+        datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        None,
+        None,
+    ]
+
+
 async def test_the_first_index_that_has_the_project_serves_it(index: PackageIndex, pages: SimplePages) -> None:
     with PackageIndex() as second:
         publish(second)

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from resolver.domain.errors import ContentMismatch, IndexUnavailable, InvalidWheel
+from resolver.service.leases import Alone
 from resolver.upstream.pages import SimplePages
 from resolver.upstream.transfer import Pace
 from resolver.upstream.wheels import WheelDownloads
@@ -42,7 +43,7 @@ async def test_a_wheel_is_fetched_once_and_kept_as_published(
     index.add(FILENAME, CONTENT)
     wheel = reference(index, FILENAME, CONTENT)
     observer = Observer()
-    downloads = WheelDownloads(client, pages, store, observer=observer)
+    downloads = WheelDownloads(client, pages, store, Alone(), observer=observer)
     await downloads.fetch(wheel)
     await downloads.fetch(wheel)
     assert await content_of(store, wheel.digest) == CONTENT
@@ -114,7 +115,9 @@ async def test_every_fault_is_told_and_leaves_nothing_behind(
     index.fault(FILENAME, kind)
     wheel = reference(index, FILENAME, CONTENT)
     observer = Observer()
-    downloads = WheelDownloads(client, pages, store, retries=QUICK, pace=Pace(grace=0.2, rate=1e6), observer=observer)
+    downloads = WheelDownloads(
+        client, pages, store, Alone(), retries=QUICK, pace=Pace(grace=0.2, rate=1e6), observer=observer
+    )
     with pytest.raises(error, match=words):
         await downloads.fetch(wheel)
     assert index.count(FILENAME) == asked
@@ -165,7 +168,7 @@ async def test_all_attempts_together_have_an_end(
     index.add(FILENAME, CONTENT)
     index.fault(FILENAME, "slow")
     with pytest.raises(IndexUnavailable, match=r"not done within 0.3 s"):
-        await WheelDownloads(client, pages, store, seconds=0.3).fetch(reference(index, FILENAME, CONTENT))
+        await WheelDownloads(client, pages, store, Alone(), seconds=0.3).fetch(reference(index, FILENAME, CONTENT))
     assert kept_files(tmp_path) == []
 
 
@@ -175,7 +178,7 @@ async def test_a_signed_url_is_read_from_the_page_when_the_locks_own_is_refused(
 ) -> None:
     with PackageIndex(html_only=html_only) as index:
         pages = SimplePages(client)
-        downloads = WheelDownloads(client, pages, store, retries=QUICK)
+        downloads = WheelDownloads(client, pages, store, Alone(), retries=QUICK)
         index.add(FILENAME, CONTENT, query="X-Signature=yesterday")
         wheel = reference(index, FILENAME, CONTENT)
         await pages.project(wheel.name, (wheel.index,))  # a kept page would have the signature of yesterday
@@ -235,11 +238,13 @@ async def test_a_wheel_over_the_limit_is_refused(
     index: PackageIndex, client: httpx.AsyncClient, pages: SimplePages, store: FilesystemBlobStore, tmp_path: Path
 ) -> None:
     index.add(FILENAME, CONTENT)
-    downloads = WheelDownloads(client, pages, store, size_limit=len(CONTENT) - 1)
+    downloads = WheelDownloads(client, pages, store, Alone(), size_limit=len(CONTENT) - 1)
     with pytest.raises(InvalidWheel, match=f"over {len(CONTENT) - 1} bytes"):
         await downloads.fetch(reference(index, FILENAME, CONTENT))
     assert kept_files(tmp_path) == []
-    await WheelDownloads(client, pages, store, size_limit=len(CONTENT)).fetch(reference(index, FILENAME, CONTENT))
+    await WheelDownloads(client, pages, store, Alone(), size_limit=len(CONTENT)).fetch(
+        reference(index, FILENAME, CONTENT)
+    )
 
 
 class FullStore(MemoryBlobStore):
@@ -254,7 +259,9 @@ async def test_a_full_store_is_told_and_not_insisted_on(
     index.add(FILENAME, CONTENT)
     observer = Observer()
     with pytest.raises(StorageFull):
-        await WheelDownloads(client, pages, FullStore(), observer=observer).fetch(reference(index, FILENAME, CONTENT))
+        await WheelDownloads(client, pages, FullStore(), Alone(), observer=observer).fetch(
+            reference(index, FILENAME, CONTENT)
+        )
     assert index.count(FILENAME) == 1
     assert observer.seen == [("failed", 0)]
 
@@ -287,7 +294,7 @@ async def test_downloads_are_parallel_within_a_bound(
     for filename, content in wheels:
         index.add(filename, content)
     store = CountingStore()
-    downloads = WheelDownloads(client, pages, store, parallel=3)
+    downloads = WheelDownloads(client, pages, store, Alone(), parallel=3)
     async with asyncio.timeout(20):
         await asyncio.gather(*(downloads.fetch(reference(index, *wheel)) for wheel in wheels))
     assert store.most == 3
@@ -299,7 +306,7 @@ async def test_closing_ends_what_is_under_way(
 ) -> None:
     index.add(FILENAME, CONTENT)
     index.fault(FILENAME, "slow")
-    downloads = WheelDownloads(client, pages, store)
+    downloads = WheelDownloads(client, pages, store, Alone())
     caller = asyncio.create_task(downloads.fetch(reference(index, FILENAME, CONTENT)))
     while not kept_files(tmp_path):
         await asyncio.sleep(0.001)

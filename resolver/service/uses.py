@@ -1,0 +1,119 @@
+"""Telling the stores what is in use, so seldom that a pinned answer costs them reads alone."""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+import structlog
+
+from resolver.domain.ports import ProjectFile, WheelFetcher, WheelReference
+from storage.content import Digest
+from storage.errors import StorageError
+from storage.protocols import ArtifactStore, ContentStore, WorkloadStore
+
+T = TypeVar("T")
+
+_REMEMBERED = 10_000
+
+log = structlog.get_logger(__name__)
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """This moment, aware."""
+    return datetime.now(UTC)
+
+
+class Lately:
+    """What was done in the last while, `every` long; the oldest is forgotten where it becomes too much."""
+
+    def __init__(self, every: timedelta, clock: Clock = utc_now) -> None:
+        self._every = every
+        self._clock = clock
+        self._times: OrderedDict[Hashable, datetime] = OrderedDict()
+
+    def __contains__(self, what: Hashable) -> bool:
+        at = self._times.get(what)
+        return at is not None and self._clock() - at < self._every
+
+    def add(self, what: Hashable) -> None:
+        """It was done just now."""
+        self._times[what] = self._clock()
+        self._times.move_to_end(what)
+        if len(self._times) > _REMEMBERED:
+            self._times.popitem(last=False)
+
+
+class Uses:
+    """Records which bundles and workloads are in use, each at most once in `every`, by this process.
+
+    `every` is a fraction of the grace of a collection (see retain.py). So whatever was recorded lately is held, and
+    need not be looked for again: a record that is still there says that all of it is.
+    """
+
+    def __init__(
+        self, artifacts: ArtifactStore, workloads: WorkloadStore, *, every: timedelta, clock: Clock = utc_now
+    ) -> None:
+        self._artifacts = artifacts
+        self._workloads = workloads
+        self._clock = clock
+        self._lately = Lately(every, clock)
+
+    def now(self) -> datetime:
+        """The time that uses are recorded with."""
+        return self._clock()
+
+    def is_recent(self, bundle: Digest) -> bool:
+        """Whether a use of the bundle was recorded lately, and the bundle then found whole."""
+        return bundle in self._lately
+
+    def found(self, bundle: Digest) -> None:
+        """The bundle's use was recorded, and the bundle then found whole, or made."""
+        self._lately.add(bundle)
+
+    async def record(self, bundle: Digest) -> bool:
+        """Record a use of the bundle; False where there is no record of it (any more)."""
+        return await _tried("bundle", self._artifacts.use(bundle, self._clock()), otherwise=True)
+
+    async def see(self, namespace: str, workload: str) -> None:
+        """Record that the workload asks for something. To be done before its pins are read."""
+        if (namespace, workload) not in self._lately:
+            await _tried("workload", self._workloads.see(namespace, workload, self._clock()), otherwise=None)
+            self._lately.add((namespace, workload))
+
+
+async def _tried(what: str, recording: Awaitable[T], otherwise: T) -> T:
+    """What is pinned is served also where the database has no room for one more time."""
+    try:
+        return await recording
+    except StorageError as failure:
+        log.warning("use.not-recorded", what=what, cause=str(failure))
+        return otherwise
+
+
+class ClaimedWheels:
+    """Wheels that are claimed before they are looked for, so that none is removed under whoever is about to read it."""
+
+    def __init__(
+        self, wheels: WheelFetcher, contents: ContentStore, *, every: timedelta, clock: Clock = utc_now
+    ) -> None:
+        self._wheels = wheels
+        self._contents = contents
+        self._lately = Lately(every, clock)
+
+    async def fetch(self, wheel: WheelReference) -> None:
+        """As the fetcher."""
+        await self._claim(wheel)
+        await self._wheels.fetch(wheel)
+
+    async def metadata(self, wheel: WheelReference, published: ProjectFile | None) -> bytes:
+        """As the fetcher."""
+        await self._claim(wheel)
+        return await self._wheels.metadata(wheel, published)
+
+    async def _claim(self, wheel: WheelReference) -> None:
+        if wheel.digest not in self._lately:
+            await self._contents.claim([wheel.digest])
+            self._lately.add(wheel.digest)

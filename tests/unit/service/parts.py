@@ -1,0 +1,115 @@
+"""Locks of a few small wheels, and an index and a builder for them that need no network and no process."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from packaging.pylock import Package, PackageWheel, Pylock
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from resolver.domain.locks import Lock, PackageFacts, compose
+from resolver.domain.ports import BuiltLayer, ProjectFile, WheelReference
+from resolver.domain.requests import Index
+from resolver.domain.requirements import parse_requirements
+from resolver.domain.targets import TargetEnvironment
+from storage.content import Digest
+from storage.protocols import BlobStore
+
+TARGET = TargetEnvironment.from_platform("3.12", "manylinux_2_28_x86_64")
+INDEX = Index("pypi", "https://packages.example.com/simple")
+
+
+def wheel_content(name: str) -> bytes:
+    return f"the wheel of {name}".encode()
+
+
+def wheel_digest(name: str) -> Digest:
+    return Digest.of(wheel_content(name))
+
+
+def lock_of(*names: str) -> Lock:
+    """A lock of version 1.0 of these."""
+    packages = [
+        Package(
+            name=canonicalize_name(name),
+            version=Version("1.0"),
+            wheels=[
+                PackageWheel(
+                    name=f"{name}-1.0-py3-none-any.whl",
+                    url=f"https://packages.example.com/{name}-1.0-py3-none-any.whl",
+                    hashes={"sha256": wheel_digest(name).hex},
+                )
+            ],
+        )
+        for name in names
+    ]
+    pylock = Pylock(lock_version=Version("1.0"), created_by="test", packages=packages)
+    return compose(
+        requirements=parse_requirements("\n".join(names), field="requirements"),
+        constraints=[],
+        picks={TARGET: pylock},
+        facts={canonicalize_name(name): PackageFacts(INDEX) for name in names},
+    )
+
+
+class Wheels:
+    """Brings wheels in (resolver.domain.ports.WheelFetcher). `fetched` counts."""
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+        self.fetched = 0
+
+    async def fetch(self, wheel: WheelReference) -> None:
+        if await self._blobs.size(wheel.digest) is None:
+            self.fetched += 1
+            await self._blobs.write(_one(wheel_content(wheel.name)), wheel.digest)
+
+    async def metadata(self, wheel: WheelReference, published: ProjectFile | None) -> bytes:
+        raise AssertionError("nobody asks for metadata here")
+
+
+class Builder:
+    """Builds layers that hold their wheel (resolver.domain.ports.LayerBuilder)."""
+
+    def __init__(self, toolchain: str = "t1") -> None:
+        self._toolchain = toolchain
+
+    def toolchain(self, python: str) -> str:
+        return self._toolchain
+
+    def has_interpreter(self, python: str) -> bool:
+        return True
+
+    async def build(self, wheel: Path, filename: str, python: str, folder: Path) -> BuiltLayer:
+        return _built(wheel.read_bytes(), f"{self._toolchain} {filename}", folder)
+
+    async def build_pth_hook(self, python: str, folder: Path) -> BuiltLayer:
+        return _built(b"hook", self._toolchain, folder)
+
+
+def _built(wheel: bytes, name: str, folder: Path) -> BuiltLayer:
+    content = f"layer {name} ".encode() + wheel
+    path = folder / "layer"
+    path.write_bytes(content)
+    return BuiltLayer(
+        path=path,
+        digest=Digest.of(content),
+        size=len(content),
+        diff_id=Digest.of(b"plain " + content),
+        tar_size=len(content) + 6,
+        unpacked_size=len(content),
+        listing={f"site-packages/{name}": "0" * 16},
+        has_pth=False,
+        has_bytecode=True,
+    )
+
+
+def manifest_parts(manifest: bytes) -> set[Digest]:
+    """What a manifest names."""
+    document = json.loads(manifest)
+    return {Digest(part["digest"]) for part in (document["config"], *document["layers"])}
+
+
+async def _one(content: bytes) -> AsyncIterator[bytes]:
+    yield content
