@@ -1,5 +1,6 @@
 """Replicas of one revision never differ: the table of the contract, through the service."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -27,6 +28,15 @@ def version(answer: dict[str, Any]) -> str:
     """The version of the first package."""
     found: str = answer["lock"]["packages"][0]["version"]
     return found
+
+
+def until_ready(service: Service) -> None:
+    """Wait until the service has found out that the index answers again."""
+    deadline = time.monotonic() + 60
+    with service.client() as client:
+        while client.get("/readyz").json()["status"] != "ready":
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
 
 
 def test_a_revision_keeps_its_lock_until_refreshed_and_beyond(service: Service, index: PackageIndex, name: str) -> None:
@@ -144,9 +154,12 @@ def test_a_lock_made_while_the_index_was_down_is_stale_and_spreads_no_further(
         index.fault("/simple/", "500")
         try:
             stale = ask(service, name, "r1")
+            with service.client() as client:
+                assert client.get("/readyz").json() == {"status": "degraded", "degraded": ["index pypi"]}
         finally:
             index.clear_faults()
         assert (stale["outcome"], stale["lock"]) == ("stale", old["lock"])
+        until_ready(service)
         assert version(ask(service, name, "r1")) == "1.0"
         assert version(ask(service, name, "r2")) == "2.0"
         assert version(ask(service, name, "r1")) == "1.0"

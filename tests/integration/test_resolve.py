@@ -4,6 +4,7 @@ import asyncio
 import json
 import tarfile
 from io import BytesIO
+from pathlib import Path
 
 import httpx
 from packaging.pylock import Pylock
@@ -200,3 +201,54 @@ def test_a_yanked_wheel_that_is_required_exactly_is_told(service: Service, index
     index.add(filename, content, yanked="breaks everything")
     warnings = service.resolve(f"{name}==1.0").json()["warnings"]
     assert any(w["code"] == "yanked" and "breaks everything" in w["message"] for w in warnings)
+
+
+def test_two_wheels_that_write_one_path_are_told_and_the_later_one_wins(
+    service: Service, index: PackageIndex, name: str
+) -> None:
+    for part in ("a", "b"):
+        publish(index, f"{name}-{part}", "1.0", files={"tests/data.txt": part, f"{name}_{part}.py": ""})
+    answer = service.resolve([f"{name}-b", f"{name}-a"]).json()
+    (told,) = [warning for warning in answer["warnings"] if warning["code"] == "path-conflict"]
+    assert "site-packages/tests/data.txt" in told["message"]
+    with service.client() as client:
+        manifest = client.get(f"/v1/bundles/{answer['bundle']['digest']}").json()
+    wheels = [layer["annotations"]["dev.lockstep.wheel"] for layer in manifest["layers"]]
+    assert [wheel.partition("-")[0][-1] for wheel in wheels] == ["a", "b"]
+
+
+def test_a_strict_operator_refuses_two_wheels_that_write_one_path(
+    index: PackageIndex, name: str, tmp_path: Path
+) -> None:
+    for part in ("a", "b"):
+        publish(index, f"{name}-{part}", "1.0", files={"tests/data.txt": part})
+    with Service(tmp_path / "data", index_url=index.url, flags=["--shared-paths", "refuse"]) as service:
+        refused = service.resolve([f"{name}-b", f"{name}-a"])
+        assert refused.status_code == 422
+        assert refused.json()["type"].endswith(":invalid-request")
+        assert "site-packages/tests/data.txt" in refused.json()["detail"]
+        with service.client() as client:
+            assert client.get("/v1/locks").json()["items"] == []
+
+
+def test_a_blob_is_served_in_parts_and_not_again(service: Service, index: PackageIndex, name: str) -> None:
+    publish(index, name, "1.0")
+    answer = service.resolve(name).json()
+    with service.client() as client:
+        manifest = client.get(f"/v1/bundles/{answer['bundle']['digest']}").json()
+        config = client.get(f"/v1/blobs/{manifest['config']['digest']}").json()
+        for digest in (manifest["layers"][0]["digest"], config["rootfs"]["diff_ids"][0]):
+            path = f"/v1/blobs/{digest}"
+            whole = client.get(path)
+            assert whole.headers["Cache-Control"].startswith("public, max-age=31536000, immutable")
+            assert "Content-Encoding" not in whole.headers
+            size = len(whole.content)
+            for header, start, end in (("bytes=0-9", 0, 10), ("bytes=100-", 100, size), ("bytes=-7", size - 7, size)):
+                part = client.get(path, headers={"Range": header})
+                assert part.status_code == 206
+                assert part.content == whole.content[start:end]
+                assert part.headers["Content-Range"] == f"bytes {start}-{end - 1}/{size}"
+            assert client.get(path, headers={"Range": f"bytes={size}-"}).status_code == 416
+            assert client.get(path, headers={"If-None-Match": whole.headers["ETag"]}).status_code == 304
+            head = client.head(path)
+            assert (head.headers["Content-Length"], head.content) == (str(size), b"")
