@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    return cli.main(argv, serve=_serve, gc=_gc, fsck=_fsck)
+    return cli.main(argv, serve=_serve, gc=_gc, fsck=_fsck, migrate=_migrate)
 
 
 def _serve(settings: "Settings") -> int:
@@ -33,6 +33,12 @@ def _fsck(settings: "Settings", repair: bool) -> "Checked":
     from resolver.keeping import fsck
 
     return fsck(settings, repair)
+
+
+def _migrate(settings: "Settings") -> None:
+    from resolver.keeping import migrate
+
+    migrate(settings)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
-"""`lockstep gc` and `lockstep fsck`: on the stores themselves, so that they work while no service does."""
+"""`lockstep gc`, `fsck` and `migrate`: on the stores themselves, so that they work while no service does."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from resolver.main import open_blobs, open_metadata, retention_rules
+from resolver.main import database_url, open_blobs, open_metadata, retention_rules
 from resolver.scratch import scratch_folder
 from resolver.service.fsck import Checked, Checking
 from resolver.service.healing import Healing
 from resolver.service.retain import Collected, Retaining
 from resolver.settings import Settings
 from resolver.telemetry import configure_logging
+from storage.metadata.store import SqlMetadataStore
 from storage.protocols import BlobStore, MetadataStore
 
 
@@ -24,6 +25,13 @@ def fsck(settings: Settings, repair: bool) -> Checked:
     """One check of the stores. Raises StorageError."""
     configure_logging(settings.log_format, settings.log_level)
     return asyncio.run(_fsck(settings, repair))
+
+
+def migrate(settings: Settings) -> None:
+    """Bring the tables up to date. Raises StorageError."""
+    configure_logging(settings.log_format, settings.log_level)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    asyncio.run(SqlMetadataStore.migrate(database_url(settings)))
 
 
 async def _gc(settings: Settings, dry_run: bool) -> Collected:

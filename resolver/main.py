@@ -312,9 +312,14 @@ async def open_blobs(settings: Settings, scratch: Path) -> tuple[BlobStore, Blob
 
 async def open_metadata(settings: Settings) -> SqlMetadataStore:
     """The metadata store that is set, its tables up to date."""
+    return await SqlMetadataStore.open(database_url(settings))
+
+
+def database_url(settings: Settings) -> str:
+    """Where the database is; it may hold a password."""
     if settings.database_url is None:
-        return await SqlMetadataStore.open(f"sqlite:///{settings.data_dir.absolute() / 'lockstep.db'}")
-    return await SqlMetadataStore.open(settings.database_url.get_secret_value())
+        return f"sqlite:///{settings.data_dir.absolute() / 'lockstep.db'}"
+    return settings.database_url.get_secret_value()
 
 
 def retention_rules(settings: Settings) -> Rules:

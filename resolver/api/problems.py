@@ -109,7 +109,7 @@ def of_refusal(refusal: Refusal, request_id: str) -> dict[str, Any]:
     """The problem that an expected refusal is answered with, its explanation whole."""
     match refusal:
         case NoSolution():
-            return body(NO_SOLUTION, refusal.explanation, request_id, hints=[*refusal.hints])
+            return body(NO_SOLUTION, refusal.explanation, request_id, hints=[refusal.explanation, *refusal.hints])
         case BuildRequired():
             detail = (
                 f"{refusal.package} {refusal.version} has no wheel for {refusal.target}, only a source distribution"

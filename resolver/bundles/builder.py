@@ -25,6 +25,7 @@ from storage.errors import StorageFull
 
 # Counted up whenever the same wheel comes to be laid out, compiled or packed in another way.
 _LAYER_FORMAT = "layer-v1"
+_INSTALLER = f"installer-{version('installer')}"
 _HOOK = "sitecustomize"
 
 
@@ -68,7 +69,7 @@ class ProcessLayerBuilder:
         interpreter = self._interpreters.get(python)
         compiler = "none" if interpreter is None else f"cpython-{interpreter.version}-{interpreter.magic}"
         packer = f"tarfile-{sys.version_info.major}.{sys.version_info.minor}"
-        parts = (_LAYER_FORMAT, f"installer-{version('installer')}", FINGERPRINT, packer, COMPRESSOR, compiler)
+        parts = (_LAYER_FORMAT, _INSTALLER, FINGERPRINT, packer, COMPRESSOR, compiler)
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
     def has_interpreter(self, python: str) -> bool:

@@ -29,6 +29,7 @@ _SUMMARIES = {
     "warm": "resolve and build all that a file names, before anybody asks for it",
     "gc": "remove what nothing needs",
     "fsck": "check every blob and every reference, and mend them",
+    "migrate": "bring the database's tables up to date",
 }
 _EXIT_CODES = """exit codes (sysexits.h):
   0   done
@@ -115,7 +116,7 @@ def _command(name: str) -> Command:
             from resolver.cli.workloads import COMMANDS as OPERATING
 
             return OPERATING[name]
-        case "gc" | "fsck":
+        case "gc" | "fsck" | "migrate":
             from resolver.cli.keeping import COMMANDS as KEEPING
 
             return KEEPING[name]

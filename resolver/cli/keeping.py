@@ -1,4 +1,4 @@
-"""`gc` and `fsck`: on the stores themselves, with the settings of `serve`, so that they work while no service does."""
+"""`gc`, `fsck`, `migrate`: on the stores themselves, with the settings of `serve`, so that they need no service."""
 
 from __future__ import annotations
 
@@ -52,6 +52,21 @@ def _fsck_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead")
     add_settings(parser)
+
+
+def _migrate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Bring the tables of the database that the settings name up to date. `serve` does so by itself too; this is "
+        "for where only an administrator may change tables. Several at once take turns."
+    )
+    add_settings(parser)
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    bring_up_to_date: Callable[[Settings], None] = options.migrate
+    settings = read_settings(options)
+    _on_the_stores(lambda: bring_up_to_date(settings))
+    return 0
 
 
 def _gc(options: argparse.Namespace) -> int:
@@ -120,4 +135,5 @@ def _facts(facts: Mapping[str, str]) -> Table:
 COMMANDS = {
     "gc": Command(_gc_arguments, _gc),
     "fsck": Command(_fsck_arguments, _fsck),
+    "migrate": Command(_migrate_arguments, _migrate),
 }

@@ -25,7 +25,9 @@ def problem(facts: Mapping[str, object], status: int, asked: str, pause: float =
     title, detail = facts.get("title"), facts.get("detail")
     message = ": ".join(str(part) for part in (title, detail) if part) or f"{asked} was answered with status {status}"
     found = facts.get("hints")
-    hints = [line for hint in (found if isinstance(found, list) else []) for line in str(hint).splitlines()]
+    hints = [
+        line for hint in (found if isinstance(found, list) else []) if hint != detail for line in str(hint).splitlines()
+    ]
     if identifier := facts.get("request_id"):
         hints.append(f"request_id: {identifier}")
     wrong = str(facts.get("type", "")).endswith("digest-mismatch")

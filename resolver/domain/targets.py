@@ -7,7 +7,7 @@ kernel release or a patch version never splits a key.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, Self
 
 from packaging import tags
@@ -175,12 +175,7 @@ class TargetEnvironment:
     @cached_property
     def tags(self) -> tuple[tags.Tag, ...]:
         """The tags that the class installs, best first (PEP 425, 600, 656)."""
-        interpreter = f"cp{self.python.replace('.', '')}"
-        platforms = list(self._platforms())
-        return (
-            *tags.cpython_tags(self.minor, abis=[interpreter], platforms=platforms),
-            *tags.compatible_tags(self.minor, interpreter=interpreter, platforms=platforms),
-        )
+        return _tags(self)
 
     def _platforms(self) -> list[str]:
         major, top = self.rung
@@ -197,3 +192,13 @@ class TargetEnvironment:
 
     def __str__(self) -> str:
         return self.name
+
+
+@lru_cache(maxsize=256)  # a request makes its target anew; there are fewer classes than that
+def _tags(target: TargetEnvironment) -> tuple[tags.Tag, ...]:
+    interpreter = f"cp{target.python.replace('.', '')}"
+    platforms = target._platforms()
+    return (
+        *tags.cpython_tags(target.minor, abis=[interpreter], platforms=platforms),
+        *tags.compatible_tags(target.minor, interpreter=interpreter, platforms=platforms),
+    )

@@ -27,7 +27,7 @@ from resolver.single_flight import SingleFlight
 from storage.protocols import MetadataStore
 from storage.records import Lease, Resolution
 
-_ASK_EVERY = 4.0
+_ASK_EVERY = 3.0
 """Seconds that locking takes before its indexes are asked whether they answer, and between that and the next time."""
 _BELIEVE = 2.0
 
@@ -146,7 +146,7 @@ class LockMaking:
 
         async def lead(lease: Lease | None) -> Made:
             async with self._turns.turn(request.namespace or ""):
-                made = await self._watched(request, work(lease))
+                made = await self._watched(request, lambda: work(lease))
             if not isinstance(made, Locked | Again) and self._refusals_for:
                 now = datetime.now(UTC)
                 await self._metadata.refusals.put(question, refusal_to_json(made), now, now + self._refusals_for)
@@ -154,11 +154,11 @@ class LockMaking:
 
         return await self._flights.do(question, lambda: self._exclusive.once(question, look, lead))
 
-    async def _watched(self, request: ResolveRequest, work: Awaitable[Made]) -> Made:
+    async def _watched(self, request: ResolveRequest, work: Callable[[], Awaitable[Made]]) -> Made:
         """The work, unless an index is known to be down; where it fails for want of one, that index is asked."""
         self._health.require(request.indexes, "a new lock")
         try:
-            made = await work
+            made = await work()
         except (IndexUnavailable, TimedOut) as failure:
             suspects = failure.index.split(" or ") if isinstance(failure, IndexUnavailable) else None
             for index in request.indexes:

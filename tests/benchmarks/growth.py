@@ -39,7 +39,7 @@ from tests.support.wheels import make_wheel
 BOUND = 2.0
 PINNED = 40
 
-Ask = tuple[str, str, bytes | None]
+Ask = tuple[str, str, bytes | None]  # method, path, body
 Times = dict[str, list[float]]
 
 
@@ -148,8 +148,8 @@ def _get(path: str) -> Ask:
 
 def copy_shown(postgres: PostgresServer, loaded: Side, page: Side, shown: Sequence[Ask], besides: list[str]) -> None:
     """Give `page` the rows that these answers of `loaded` are made of, and those of one item behind each page."""
-    locks, pins = set(besides), set[tuple[str, str, str]]()
     loaded.reconnect()
+    locks, pins = set(besides), set[tuple[str, str, str]]()
     for method, path, body in shown:
         for item in json.loads(loaded.ask((method, path.replace("limit=50", "limit=51"), body))[1])["items"]:
             locks.add(item["digest"] if "digest" in item else item["lock"])
@@ -256,23 +256,20 @@ def run(locks: int, pins: int, runs: int, starts: int) -> list[dict[str, Any]]:
         page.start()
         empty.start()
 
+        both = page, loaded
+        diffs = [_get(f"/v1/locks/{a}/diff/{b}") for a, b in pairwise(digests)]
+        reasons = [_get(f"/v1/locks/{digest}/why/{package}") for digest, package in readable]
         cases: dict[str, tuple[Sequence[Side], list[Ask]]] = {
             "POST /v1/resolve, pinned": (sides, [pinned(number) for number in range(PINNED)]),
             **{name: (sides, [ask]) for name, ask in listed.items()},
-            "GET /v1/locks/{digest}": ((page, loaded), [_get(f"/v1/locks/{digest}") for digest in digests]),
-            "GET /v1/locks/{a}/diff/{b}": (
-                (page, loaded),
-                [_get(f"/v1/locks/{a}/diff/{b}") for a, b in pairwise(digests)],
-            ),
-            "GET /v1/locks/{digest}/why/{package}": (
-                (page, loaded),
-                [_get(f"/v1/locks/{digest}/why/{package}") for digest, package in readable],
-            ),
+            "GET /v1/locks/{digest}": (both, [_get(f"/v1/locks/{digest}") for digest in digests]),
+            "GET /v1/locks/{a}/diff/{b}": (both, diffs),
+            "GET /v1/locks/{digest}/why/{package}": (both, reasons),
         }
         found: list[dict[str, Any]] = []
         for case, (asked, asks) in cases.items():
-            page.reconnect()
-            loaded.reconnect()
+            for one in both:
+                one.reconnect()
             for ask in asks[:PINNED]:
                 if page.ask(ask)[1] != loaded.ask(ask)[1]:
                     raise RuntimeError(f"{case}: the two sides answer differently: {ask[1]}")

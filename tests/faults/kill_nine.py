@@ -3,7 +3,7 @@
 `python -m tests.faults.kill_nine --times 100 [--seed N] [--folder DIR]`. After each kill: nothing outlives the service;
 every row refers to what is there and every blob is what its name says; the service starts again and sweeps what was
 half done; what callers were told before is what they are told now; and a client whose fetch was cut off makes its tree
-whole. What is asked for, and after how long the kill falls, follow from the seed.
+whole. What is asked for, and after how many answers the kill falls, follow from the seed.
 """
 
 import argparse
@@ -26,7 +26,13 @@ from tests.faults.whole import DataFolder
 from tests.support.index import PackageIndex
 from tests.support.service import Service
 
-_LOAD_SECONDS = (0.05, 1.5)
+_MOST_ANSWERS = 12
+_MOMENT_SECONDS = (0.0, 0.6)
+_KILLED_AT_A_CHANGE = (
+    0.6  # of the kills under load: at random, one in hundreds would fall between two steps of a commit
+)
+_CHANGE_SECONDS = (0.0, 0.01)
+_PATIENCE_SECONDS = 10.0
 _START_SECONDS = (0.3, 1.5)
 _KILLED_WHILE_STARTING = 0.15  # of the starts
 _ASKED_AGAIN = 10
@@ -75,7 +81,12 @@ class Killing:
     def _round(self, number: int, times: int) -> None:
         publish(self._index, self._chance.choice(NAMES), f"1.{number}")  # something new for those who resolve anew
         load = Load(self._service, self._told, self._fetcher, f"{self._seed} {number}", growth=number // 2)
-        time.sleep(self._chance.uniform(*_LOAD_SECONDS))
+        self._wait_for_answers(self._chance.randrange(_MOST_ANSWERS + 1))
+        if self._chance.random() < _KILLED_AT_A_CHANGE:
+            self._wait_for_a_change()
+            time.sleep(self._chance.uniform(*_CHANGE_SECONDS))
+        else:
+            time.sleep(self._chance.uniform(*_MOMENT_SECONDS))
         load.expect_the_end()
         self._service.kill()
         load.join()
@@ -86,6 +97,18 @@ class Killing:
         self._service.start()
         self._data.check_swept()
         self._ask_again()
+
+    def _wait_for_answers(self, count: int) -> None:
+        """For so many of them, as far as they come."""
+        before, deadline = self._told.answers, time.monotonic() + _PATIENCE_SECONDS
+        while self._told.answers < before + count and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+    def _wait_for_a_change(self) -> None:
+        """Until something is begun or done: the moves into the store, and the rows that tell of them, come right then."""
+        before, deadline = self._data.half_done(), time.monotonic() + _PATIENCE_SECONDS
+        while self._data.half_done() == before and time.monotonic() < deadline:
+            time.sleep(0.0002)
 
     def _kill_while_starting(self) -> None:
         timer = threading.Timer(
@@ -104,7 +127,7 @@ class Killing:
         """At what a kill leaves."""
         self._seen["kills"] += 1
         self._longest = max(self._longest, self._orphans.assert_none(_ORPHAN_SECONDS))
-        self._seen["pieces of work cut off"] += self._data.half_done()
+        self._seen["pieces of work cut off"] += len(self._data.half_done())
         self._assert_right()
         assert list(self._temporary.iterdir()) == [], "left outside of the data folder"
         self._data.check()

@@ -133,7 +133,8 @@ class FaultProxy:
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
         """One way of a connection, to its end."""
-        cut, left = self._changed, 0
+        cut: asyncio.Event | None = None  # that since which `left` is counted
+        left = 0
         while chunk := await reader.read(_CHUNK):
             while chunk:
                 mode, piece = self._mode, chunk

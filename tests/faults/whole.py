@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import sqlite3
 import sys
@@ -31,6 +32,13 @@ REFERENCES = {
 _TOP = {"blobs", "lockstep.db", "lockstep.db-shm", "lockstep.db-wal", "scratch-v1", "uv-cache"}
 
 
+def _names(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
 class DataFolder:
     """A service's data folder, looked at from outside. Remembers what it has unpacked once: blobs never change."""
 
@@ -48,10 +56,11 @@ class DataFolder:
                 counts |= self._check_rows(database)
         return counts
 
-    def half_done(self) -> int:
-        """How many files and folders stand where work is under way."""
-        scratch = [path for path in (self.folder / "scratch-v1").glob("*/*") if path.name != ".in-use"]
-        return len([*(self._blobs / "staging").glob("*"), *scratch])
+    def half_done(self) -> frozenset[str]:
+        """The files and folders that stand where work is under way, also while it goes on."""
+        staged = _names(self._blobs / "staging")
+        scratch = self.folder / "scratch-v1"
+        return frozenset(staged.union(*(_names(scratch / own) for own in _names(scratch))) - {".in-use"})
 
     def check_swept(self) -> None:
         """Once a service has started: nothing is left of those before it. An empty file that was staged waits for its

@@ -78,6 +78,7 @@ def test_an_impossible_set_is_explained_whole(service: Service, index: PackageIn
     found = problem(service.resolve([f"{name}-a", f"{name}-b"], workload=WORKLOAD), "no-solution")
     for part in ("a", "b", "c"):
         assert f"{name}-{part}" in found["detail"]
+    assert found["hints"][0] == found["detail"]
 
 
 def test_a_wheel_whose_bytes_do_not_match(service: Service, index: PackageIndex, name: str) -> None:

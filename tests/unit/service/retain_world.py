@@ -171,12 +171,11 @@ class World:
         for (lock, _), record in records.items():
             if lock not in made_last or record.created > made_last[lock].created:
                 made_last[lock] = record
-        in_use = {
-            place
-            for place, record in records.items()
-            if (at := self.answered.get(place)) is not None and self.time - at < RULES.used - EVERY
-        }
-        return in_use | {(lock, record.toolchain) for lock, record in made_last.items() if lock in locks}
+        return self.in_use() | {(lock, record.toolchain) for lock, record in made_last.items() if lock in locks}
+
+    def in_use(self) -> set[tuple[Digest, str]]:
+        """The bundles that were given out not long ago; that may have been recorded a little while before."""
+        return {place for place, at in self.answered.items() if self.time - at < RULES.used - EVERY}
 
     async def check_only_held_is_left(self) -> None:
         """Garbage is gone: blobs and rows are just those of what is held."""

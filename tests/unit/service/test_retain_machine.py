@@ -26,6 +26,8 @@ from tests.unit.service.retain_world import LOCKS, RULES, World
 LOCK = st.sampled_from(LOCKS)
 WORKLOAD = st.sampled_from(["checkout", "search"])
 ONE_OF_TWO = st.integers(0, 1)
+TO_THE_END = 1000
+SOME_STEPS = st.integers(0, 45) | st.just(TO_THE_END)
 
 
 class Retention(RuleBasedStateMachine):
@@ -52,31 +54,26 @@ class Retention(RuleBasedStateMachine):
         self.world = self.do(world())
         self.held: set[Any] = set()
 
-    @rule(number=ONE_OF_TWO, lock=LOCK)
-    def ask(self, number: int, lock: Any) -> None:
+    @rule(number=ONE_OF_TWO, lock=LOCK, steps=SOME_STEPS, choice=st.integers(0, 5))
+    def ask(self, number: int, lock: Any, steps: int, choice: int) -> None:
         self.do(self.world.ask(self.world.processes[number], lock))
+        self.go_on(self.world.processes[number], steps, choice)
 
-    @rule(number=ONE_OF_TWO, lock=LOCK)
-    def ask_and_get(self, number: int, lock: Any) -> None:
-        self.ask(number, lock)
-        self.go_on(self.world.processes[number], steps=200, choice=0)
-
-    @rule(number=ONE_OF_TWO, steps=st.integers(1, 12), choice=st.integers(0, 5))
+    @rule(number=ONE_OF_TWO, steps=SOME_STEPS, choice=st.integers(0, 5))
     def work(self, number: int, steps: int, choice: int) -> None:
         self.go_on(self.world.processes[number], steps, choice)
 
-    @rule(number=ONE_OF_TWO)
-    def collect(self, number: int) -> None:
+    @rule(number=ONE_OF_TWO, steps=SOME_STEPS)
+    def collect(self, number: int, steps: int) -> None:
         self.do(self.world.collect(self.world.collectors[number]))
+        self.go_on(self.world.collectors[number], steps)
 
-    @rule(number=ONE_OF_TWO, steps=st.integers(1, 12))
-    def go_on_collecting(self, number: int, steps: int) -> None:
-        self.go_on(self.world.collectors[number], steps, 0)
-
-    @rule(number=ONE_OF_TWO)
-    def collect_to_the_end(self, number: int) -> None:
-        self.collect(number)
-        self.go_on(self.world.collectors[number], steps=500, choice=0)
+    @rule(number=ONE_OF_TWO, steps=SOME_STEPS)
+    def collect_what_was_marked(self, number: int, steps: int) -> None:
+        """One collection, the grace, and another, as far as it goes."""
+        self.collect(number, TO_THE_END)
+        self.wait(61)
+        self.collect(number, steps)
 
     @rule(number=ONE_OF_TWO, toolchain=st.sampled_from(["t1", "t2"]))
     def kill_a_process(self, number: int, toolchain: str) -> None:
@@ -118,15 +115,14 @@ class Retention(RuleBasedStateMachine):
     @invariant()
     def what_is_held_stays(self) -> None:
         there, held = self.do(self.world.records()), self.do(self.world.held())
-        for place in self.held:
+        for place in self.held | self.world.in_use():
             assert place in there, f"what is held is gone: {place}"
         self.held = held
 
-    def go_on(self, replica: Any, steps: int, choice: int) -> None:
+    def go_on(self, replica: Any, steps: int, choice: int = 0) -> None:
         for step in range(steps):
-            if not self.do(replica.step(choice + step if choice else 0)):
+            if not self.do(replica.step(choice * (step + 1))):
                 return
-            self.nothing_dangles()
 
     def write(self, work: Any) -> None:
         """Whoever writes would wait for the transaction that is open."""
