@@ -148,7 +148,8 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         for platform in settings.platforms:
             TargetEnvironment.from_platform("3.12", platform)  # refuses what no lock could cover
         folder = settings.data_dir.absolute()
-        folder.mkdir(parents=True, exist_ok=True)
+        # It holds wheels of private indexes, and what engines keep of their pages.
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         scratch = stack.enter_context(scratch_folder(folder / "scratch-v1"))
         metrics = Metrics()
         indexes = configured_indexes(settings)

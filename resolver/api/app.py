@@ -20,6 +20,9 @@ def build_app(services: Services, *, answers: bool = True) -> ASGIApp:
         version=version("lockstep"),
         description="Locks a workload's Python requirements once and gives every replica the same bundle of wheels.",
         redirect_slashes=False,
+        # Their pages load scripts from elsewhere; a cluster need not reach it.
+        docs_url=None,
+        redoc_url=None,
     )
     for part in (resolve, warm, operations, locks, blobs, health) if answers else (health,):
         app.include_router(part.build_router(services))

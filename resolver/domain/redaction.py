@@ -23,9 +23,21 @@ _VALUES = {
     '"': re.compile(r"(?!\[redacted\])(?:[^\"\\\n]|\\.)+"),
 }
 
+_ROUNDS = 5
+
 
 def redact(text: str) -> str:
     """The text without URL userinfo, URL queries, tokens and what is assigned to names like `password`."""
+    for _ in range(_ROUNDS):
+        # What is left where something was taken out may read as a credential itself.
+        cleaned = _once(text)
+        if cleaned == text:
+            break
+        text = cleaned
+    return text
+
+
+def _once(text: str) -> str:
     before, *urls = "".join(map(_without_odd_password, _BLANK.split(text))).split("://")
     text = "://".join([before, *map(_public, urls)])
     text = _BEARER.sub(r"\g<kind> [redacted]", text)

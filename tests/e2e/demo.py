@@ -43,7 +43,7 @@ def fetch(client: Path, service: Service, target: Path, replica: int) -> str:
         check=False,
     )
     for line in done.stderr.splitlines():
-        console.print(f"[dim]    replica {replica} │[/] {line}", markup=False, style="dim")
+        console.print(f"    replica {replica} │ {line}", markup=False, style="dim")
     if done.returncode != 0:
         sys.exit(f"replica {replica}: fetch ended with {done.returncode}")
     return done.stderr

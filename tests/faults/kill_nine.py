@@ -105,7 +105,7 @@ class Killing:
             time.sleep(0.005)
 
     def _wait_for_a_change(self) -> None:
-        """Until something is begun or done: the moves into the store, and the rows that tell of them, come right then."""
+        """Until something is begun or done: moves into the store, and rows that tell of them, come right then."""
         before, deadline = self._data.half_done(), time.monotonic() + _PATIENCE_SECONDS
         while self._data.half_done() == before and time.monotonic() < deadline:
             time.sleep(0.0002)
