@@ -70,8 +70,8 @@ def _migrate(options: argparse.Namespace) -> int:
 
 
 def _gc(options: argparse.Namespace) -> int:
-    collect: Callable[[Settings, bool], Collected] = options.gc
     settings = read_settings(options)
+    collect: Callable[[Settings, bool], Collected] = options.gc
     collected = _on_the_stores(lambda: collect(settings, options.dry_run))
     if options.json:
         print_json(asdict(collected))
@@ -81,8 +81,8 @@ def _gc(options: argparse.Namespace) -> int:
 
 
 def _fsck(options: argparse.Namespace) -> int:
-    check: Callable[[Settings, bool], Checked] = options.fsck
     settings = read_settings(options)
+    check: Callable[[Settings, bool], Checked] = options.fsck
     checked = _on_the_stores(lambda: check(settings, options.repair))
     if options.json:
         print_json({**asdict(checked), "well": checked.well})

@@ -94,11 +94,12 @@ class Checking:
             last = page[-1]
 
     async def _check_bundles(self, checked: Checked, repair: bool) -> None:
-        """What a manifest names is also in the records, from where it was looked for already; this finds records that
-        do not agree with it."""
+        """What a manifest names the records name too, so it was looked for already; this finds records that do not
+        agree with their manifest."""
+        known = {fault.digest for fault in checked.faults}
 
         async def look(digest: Digest) -> None:
-            if await self._is_complete(digest) or digest in {fault.digest for fault in checked.faults}:
+            if digest in known or await self._is_complete(digest, known):
                 return
             mended = repair and await self._mended(digest, "missing")
             checked.faults.append(Fault("incomplete", digest, mended))
@@ -108,14 +109,15 @@ class Checking:
             await self._each(look, page)
             last = page[-1]
 
-    async def _is_complete(self, bundle: Digest) -> bool:
+    async def _is_complete(self, bundle: Digest, known: set[Digest]) -> bool:
+        """Whether all that the bundle names is there, or is `known` not to be; or the bundle is no more."""
         with contextlib.suppress(BlobNotFound):
             content = b"".join([chunk async for chunk in self._blobs.read(bundle)])
             try:
                 parts = _parts(json.loads(content))
             except (ValueError, TypeError, KeyError, InvalidDigest):
                 return False
-            sizes = [await self._blobs.size(part) for part in parts]
+            sizes = [await self._blobs.size(part) for part in parts if part not in known]
             return None not in sizes or not await self._contents.is_needed(bundle)
         return not await self._contents.is_needed(bundle)
 

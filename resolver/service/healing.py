@@ -69,6 +69,11 @@ class Healing:
             self._suspects.add(task)
             task.add_done_callback(self._suspects.discard)
 
+    @property
+    def suspects(self) -> int:
+        """How many blobs are still to be examined."""
+        return len(self._suspects)
+
     async def _examine(self, digest: Digest) -> Verdict:
         verdict = await self.look(digest)
         await self.mend(digest, verdict)

@@ -238,7 +238,8 @@ class Materialising:
         is a record of it."""
         if self._uses.is_recent(record.digest):
             return True
-        if not await self._uses.record(record.digest):
+        recorded = await self._uses.record(record.digest)
+        if recorded is False:
             return False
         try:
             async with asyncio.timeout(_PATIENCE):
@@ -247,7 +248,7 @@ class Materialising:
             # It was whole when its record was written. Who has it already needs no blob, but to hear which one it is.
             log.warning("bundle.not-looked-at", bundle=record.digest, cause=str(failure))
             return True
-        if whole:
+        if whole and recorded:
             self._uses.found(record.digest)
         return whole
 

@@ -29,9 +29,10 @@ from storage.protocols import BlobJanitor, RetentionStore, WorkloadStore
 from storage.records import BlobInfo, ContentRecord, Keep
 
 _PAGE = 500
-_BATCH = 32  # blobs removed in one transaction, during which others that write may have to wait
+_RELEASED = 200  # contents looked at again in one transaction
+_REMOVED = 32  # blobs deleted in one transaction, during which others that write may have to wait
 _REMOVAL = 8.0  # seconds that such a transaction may take: databases end those that idle for longer
-_HALVINGS = 20
+_HALVINGS = 12  # of the time between the grace and the longest that a use holds
 
 log = structlog.get_logger(__name__)
 
@@ -218,15 +219,14 @@ class _Run:
         if self._dry_run:
             self._gone.update(digest for digest in digests if digest in self._sizes)
             return
-        for batch in _batches(digests, _BATCH):
+        for batch in _batches(digests, _RELEASED):
             released = await self._retention.release(batch, keep, marked_by)
-            if not released:
-                continue
-            async with self._retention.removing(released, marked_by) as going:
-                await self._delete([record.digest for record in going])
-            gone = {record.digest for record in going} & self._sizes.keys()
-            self._gone |= gone
-            self._tell(self._bytes(gone))
+            for few in _batches(released, _REMOVED):
+                async with self._retention.removing(few, marked_by) as going:
+                    await self._delete([record.digest for record in going])
+                gone = {record.digest for record in going} & self._sizes.keys()
+                self._gone |= gone
+                self._tell(self._bytes(gone))
 
     async def _delete(self, digests: list[Digest]) -> None:
         try:

@@ -1,9 +1,9 @@
 """Telling the stores what is in use, so seldom that a pinned answer costs them reads alone."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 
 import structlog
 
@@ -11,8 +11,6 @@ from resolver.domain.ports import ProjectFile, WheelFetcher, WheelReference
 from storage.content import Digest
 from storage.errors import StorageError
 from storage.protocols import ArtifactStore, ContentStore, WorkloadStore
-
-T = TypeVar("T")
 
 _REMEMBERED = 10_000
 
@@ -51,13 +49,23 @@ class Uses:
 
     `every` is a fraction of the grace of a collection (see retain.py). So whatever was recorded lately is held, and
     need not be looked for again: a record that is still there says that all of it is.
+
+    What is pinned is served also where the database has no room for one more time, or takes longer than `patience`
+    seconds to write it.
     """
 
     def __init__(
-        self, artifacts: ArtifactStore, workloads: WorkloadStore, *, every: timedelta, clock: Clock = utc_now
+        self,
+        artifacts: ArtifactStore,
+        workloads: WorkloadStore,
+        *,
+        every: timedelta,
+        patience: float = 5.0,
+        clock: Clock = utc_now,
     ) -> None:
         self._artifacts = artifacts
         self._workloads = workloads
+        self._patience = patience
         self._clock = clock
         self._lately = Lately(every, clock)
 
@@ -73,24 +81,27 @@ class Uses:
         """The bundle's use was recorded, and the bundle then found whole, or made."""
         self._lately.add(bundle)
 
-    async def record(self, bundle: Digest) -> bool:
-        """Record a use of the bundle; False where there is no record of it (any more)."""
-        return await _tried("bundle", self._artifacts.use(bundle, self._clock()), otherwise=True)
+    async def record(self, bundle: Digest) -> bool | None:
+        """Record a use of the bundle; False where there is no record of it (any more), None where it could not be."""
+        return await self._tried("bundle", self._artifacts.use(bundle, self._clock()))
 
     async def see(self, namespace: str, workload: str) -> None:
         """Record that the workload asks for something. To be done before its pins are read."""
-        if (namespace, workload) not in self._lately:
-            await _tried("workload", self._workloads.see(namespace, workload, self._clock()), otherwise=None)
-            self._lately.add((namespace, workload))
+        who = (namespace, workload)
+        if who not in self._lately and await self._tried("workload", self._seen(namespace, workload)):
+            self._lately.add(who)
 
+    async def _seen(self, namespace: str, workload: str) -> bool:
+        await self._workloads.see(namespace, workload, self._clock())
+        return True
 
-async def _tried(what: str, recording: Awaitable[T], otherwise: T) -> T:
-    """What is pinned is served also where the database has no room for one more time."""
-    try:
-        return await recording
-    except StorageError as failure:
-        log.warning("use.not-recorded", what=what, cause=str(failure))
-        return otherwise
+    async def _tried(self, what: str, recording: Awaitable[bool]) -> bool | None:
+        try:
+            async with asyncio.timeout(self._patience):
+                return await recording
+        except (StorageError, TimeoutError) as failure:
+            log.warning("use.not-recorded", what=what, cause=str(failure) or "the database takes long")
+            return None
 
 
 class ClaimedWheels:

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -41,14 +42,14 @@ def service() -> Iterator[Service]:
 
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs `lockstep` with these arguments; `serve` is refused unless it is given."""
+    """Runs `lockstep` with these arguments, and with these programs; `serve` is refused unless it is given."""
 
     def refuse(settings: Settings) -> int:
         raise AssertionError(f"nothing was to be served, on {settings.listen}")
 
-    def run(*arguments: str, serve: Callable[[Settings], int] = refuse) -> Ran:
+    def run(*arguments: str, **programs: Callable[..., Any]) -> Ran:
         try:
-            code = cli.main(arguments, serve=serve)
+            code = cli.main(arguments, **{"serve": refuse, **programs})
         except SystemExit as exit_:
             code = int(exit_.code or 0)
         sys.stdout.flush()

@@ -80,7 +80,7 @@ class World:
             blobs,
             artifacts,
             contents,
-            Uses(artifacts, workloads, every=EVERY, clock=self.clock),
+            Uses(artifacts, workloads, every=EVERY, patience=3600, clock=self.clock),
             Healing(blobs, contents),
             ClaimedWheels(Wheels(blobs), contents, every=EVERY, clock=self.clock),
             Builder(toolchain),

@@ -188,7 +188,7 @@ def test_on_sqlite(tmp_path: Path) -> None:
             shutil.copy(template, f"{folder}/lockstep.db")
             yield f"sqlite:///{folder}/lockstep.db"
 
-    run(copy, examples=60)
+    run(copy, examples=15)
 
 
 def test_on_postgresql() -> None:
@@ -200,4 +200,4 @@ def test_on_postgresql() -> None:
             with postgres.database(template=migrated) as name:
                 yield postgres.url(name)
 
-        run(copy, examples=20)
+        run(copy, examples=6)
