@@ -21,7 +21,7 @@ demo: $(READY) ## two replicas of one workload, from the real index, on the embe
 	@$(BIN)/python -m tests.e2e.demo
 
 test: $(READY) ## the whole suite, with coverage
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --cov --cov-report=term
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder --cov --cov-report=term
 
 serve: $(READY) ## the service on 127.0.0.1:8080, data under .lockstep
 	@$(BIN)/lockstep serve

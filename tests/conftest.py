@@ -1,7 +1,26 @@
 """What holds for every test."""
 
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # The machine is shared: how long an example takes says nothing of the code.
 settings.register_profile("lockstep", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("lockstep")
+
+# The rooms whose files take longest go first, so that the workers end together.
+_FIRST = ("scenarios", "faults", "contracts", "integration")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests on one worker, and those of the real index on one, for they share a service and its store."""
+    for item in items:
+        real = item.get_closest_marker("real_index") is not None
+        item.add_marker(pytest.mark.xdist_group("real-index" if real else str(item.path)))
+    items.sort(key=lambda item: _turn(item.path.relative_to(Path(__file__).parent)))
+
+
+def _turn(path: Path) -> int:
+    return _FIRST.index(path.parts[0]) if path.parts[0] in _FIRST else len(_FIRST)

@@ -10,7 +10,7 @@ import pytest
 from tests.support.index import PackageIndex
 from tests.support.interpreters import THIS
 from tests.support.plain_uv import PlainUv
-from tests.support.real_index import MOMENT, real_index
+from tests.support.real_index import real_index, real_uv
 from tests.support.service import Service
 from tests.support.wheels import make_wheel
 
@@ -50,16 +50,16 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def real_service(real_index: None, kept: Path) -> Iterator[Service]:
+def real_service(real_index: str, kept: Path) -> Iterator[Service]:
     """A service on the real index, its default settings otherwise."""
-    with Service(kept / "data", flags=INTERPRETER) as started:
+    with Service(kept / "data", index_url=real_index, flags=INTERPRETER) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
-def judge(real_index: None, kept: Path) -> PlainUv:
+def judge(real_index: str, kept: Path) -> PlainUv:
     """uv on the real index, which sees what is older than MOMENT."""
-    return PlainUv(kept / "uv", ["--exclude-newer", MOMENT])
+    return real_uv(real_index, kept / "uv")
 
 
 def everything_a_wheel_can_hold(index: PackageIndex) -> str:

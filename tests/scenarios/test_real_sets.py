@@ -43,10 +43,10 @@ def test_versions_are_those_of_uv(name: str, target: TargetEnvironment, real_ser
 
 
 @each_set("requests", "arrow", "sentiments")
-def test_an_empty_store_gives_the_same_lock(name: str, real_service: Service, scratch: Path) -> None:
+def test_an_empty_store_gives_the_same_lock(name: str, real_index: str, real_service: Service, scratch: Path) -> None:
     target = TARGETS[1]
     first = _ask(real_service, name, target)
-    with Service(scratch / "data") as another:
+    with Service(scratch / "data", index_url=real_index) as another:
         second = _ask(another, name, target)
         assert second["outcome"] == "resolved"
         assert second["lock"] == first["lock"]

@@ -1,20 +1,20 @@
 """The real package index, which is the engines' own default, and the real sets of requirements beside the project."""
 
-import functools
 import subprocess
-import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.support.plain_uv import PlainUv
+from tests.support.still_index import still_index
 
 SETS = Path(__file__).resolve().parents[3] / "shared" / "requirements"
 SET_NAMES = sorted(path.stem for path in SETS.glob("*.txt"))
 
-# Whatever was released less than an hour ago is left out, for Lockstep and for whoever judges it: caches of pages that
-# differ by minutes then make no difference, nor does a release between two questions.
+# Whatever was released less than an hour ago is left out, for Lockstep and for whoever judges it: a release between two
+# questions then makes no difference.
 MOMENT = (datetime.now(UTC) - timedelta(hours=1)).replace(microsecond=0).isoformat().replace("+00:00", "Z")
 
 _SMALL = "idna>=3"
@@ -33,21 +33,24 @@ def each_set(*only: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("name", names or [absent])
 
 
-@functools.cache
-def real_index_reachable() -> bool:
-    """Whether the real index answers the ordinary client, with the upload times that `MOMENT` needs."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            done = PlainUv(Path(folder), ["--exclude-newer", MOMENT], seconds=_SECONDS).run(
-                ["pip", "compile", "-"], _SMALL
-            )
-        except subprocess.TimeoutExpired:
-            return False
-        return done.returncode == 0
-
-
 @pytest.fixture(scope="session")
-def real_index() -> None:
-    """Skips where the real index cannot be reached."""
-    if not real_index_reachable():
-        pytest.skip("the real package index cannot be reached (or tells no upload times)")
+def real_index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the real index, held still. Skips where it cannot be reached."""
+    with still_index() as url:
+        uv = PlainUv(tmp_path_factory.mktemp("uv"), _options(url), seconds=_SECONDS)
+        try:
+            answers = uv.run(["pip", "compile", "-"], _SMALL).returncode == 0
+        except subprocess.TimeoutExpired:
+            answers = False
+        if not answers:
+            pytest.skip("the real package index cannot be reached (or tells no upload times)")
+        yield url
+
+
+def real_uv(index_url: str, folder: Path) -> PlainUv:
+    """uv on the real index, which sees what is older than MOMENT."""
+    return PlainUv(folder, _options(index_url))
+
+
+def _options(index_url: str) -> list[str]:
+    return ["--default-index", index_url, "--exclude-newer", MOMENT]
