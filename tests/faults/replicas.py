@@ -28,7 +28,7 @@ from tests.support.service import Service
 from tests.support.wheels import make_wheel
 
 WHEELS = 12
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 
 @dataclass(frozen=True)

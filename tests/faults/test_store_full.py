@@ -3,6 +3,7 @@
 import os
 import random
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.support.service import Service
 MEBIBYTE = 1 << 20
 PAGE = 4096
 ROOM = 8 * MEBIBYTE
+PATIENCE = 60.0  # seconds
 
 
 @pytest.fixture
@@ -74,11 +76,19 @@ def assert_full(answer: httpx.Response) -> None:
 
 
 def assert_nothing_half_done(service: Service) -> None:
+    """Nor soon after: what was under way beside that which failed ends on its own."""
     blobs = service.data / "blobs" / "blobs-v1"
-    assert list((blobs / "staging").iterdir()) == []
+    deadline = time.monotonic() + PATIENCE
+    while _under_way(service) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _under_way(service) == []
     assert all(len(file.name) == 64 for file in (blobs / "sha256").rglob("*") if file.is_file())
-    under_way = [file for file in (service.data / "scratch-v1").rglob("*") if file.is_file() and file.name != ".in-use"]
-    assert under_way == []
+
+
+def _under_way(service: Service) -> list[Path]:
+    scratch = (service.data / "scratch-v1").rglob("*")
+    staging = (service.data / "blobs" / "blobs-v1" / "staging").iterdir()
+    return [*staging, *(file for file in scratch if file.is_file() and file.name != ".in-use")]
 
 
 def items(service: Service, path: str, **query: str) -> list[Any]:
