@@ -3,9 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+HELM ?= $(or $(shell command -v helm),.cache/tools/helm)
+BUILD ?= buildah build --layers --format docker
+MANIFEST ?= deploy/lockstep.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve lint client lock clean
+.PHONY: help demo test serve lint client images manifests lock clean
 
 help: ## list what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -32,10 +35,20 @@ lint: $(READY) ## ruff, mypy strict, the doors between rooms
 client: $(READY) ## dist/lockstep.pyz, the client that needs nothing but Python
 	@$(BIN)/python -m resolver.client.build dist/lockstep.pyz
 
+images: ## the container images, from the bases that the Dockerfile names
+	@for target in service client; do \
+	  $(BUILD) --target $$target --build-arg REVISION=$$(git rev-parse HEAD) --tag localhost/lockstep/$$target . || exit; done
+
+manifests: ## deploy/lockstep.yaml, rendered from the chart
+	@{ cat deploy/namespace.yaml && $(HELM) template lockstep deploy/chart --namespace lockstep --kube-version 1.33; } > $(MANIFEST).new
+	@mv $(MANIFEST).new $(MANIFEST)
+
 lock: ## renew the hashed locks under deploy/requirements
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml -o deploy/requirements/service.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml --group dev -o deploy/requirements/dev.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml --group dev --group parts -o deploy/requirements/parts.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade --group build -o deploy/requirements/build.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade --group checkov -o deploy/requirements/checkov.txt
 
 clean: ## remove what the other targets made
 	@rm -rf $(VENV) .lockstep dist .pytest_cache .mypy_cache .ruff_cache

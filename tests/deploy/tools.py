@@ -1,0 +1,66 @@
+"""The tools that judge what is under deploy/, and the chart as Helm renders it."""
+
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "deploy" / "chart"
+TOOLS = ROOT / ".cache" / "tools"  # where .ci/run puts what no package manager installs
+VALUES = {
+    "embedded": (),
+    "shared": (ROOT / "deploy" / "examples" / "shared.yaml",),
+    "everything": (Path(__file__).with_name("everything.yaml"),),
+}
+WEBHOOK = ("--set", "webhook.enabled=true")
+
+Document = dict[str, Any]
+
+
+def tool(name: str) -> Path:
+    """The program. Skips the test where there is none."""
+    search = os.pathsep.join([str(TOOLS), os.environ.get("PATH", os.defpath)])
+    found = shutil.which(name, path=search)
+    if found is None:
+        pytest.skip(f"no {name} here (.ci/run installs it, where it can be had)")
+    return Path(found)
+
+
+def run(*argv: str | Path) -> subprocess.CompletedProcess[str]:
+    """One run of a tool, to its end."""
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def template(*flags: str | Path) -> subprocess.CompletedProcess[str]:
+    """`helm template`, as `make manifests` has it."""
+    return run(tool("helm"), "template", "lockstep", CHART, "--namespace", "lockstep", "--kube-version", "1.33", *flags)
+
+
+@functools.cache
+def rendered(values: str, *flags: str) -> tuple[Document, ...]:
+    """The documents that the chart makes of one of VALUES."""
+    done = template(*(word for path in VALUES[values] for word in ("--values", path)), *flags)
+    assert done.returncode == 0, done.stderr
+    return tuple(document for document in yaml.safe_load_all(done.stdout) if document)
+
+
+def pods(documents: Sequence[Document]) -> Iterator[tuple[str, Document]]:
+    """Every Pod's template among them (metadata and spec), by what makes it."""
+    for document in documents:
+        spec = document.get("spec", {})
+        if document["kind"] == "Deployment":
+            yield "service", spec["template"]
+        if document["kind"] == "CronJob":
+            yield document["metadata"]["name"], spec["jobTemplate"]["spec"]["template"]
+
+
+def of_kind(documents: Sequence[Document], kind: str) -> list[Document]:
+    """Those of a kind."""
+    return [document for document in documents if document["kind"] == kind]
