@@ -37,6 +37,7 @@ from resolver.service.contents import Contents
 from resolver.service.delegation import Answering, Delegating, Elsewhere, Worker
 from resolver.service.fair_turns import FairTurns
 from resolver.service.healing import Healing
+from resolver.service.images import Images
 from resolver.service.index_health import IndexHealth
 from resolver.service.inspect import Inspecting
 from resolver.service.leases import Alone, Leased
@@ -263,6 +264,10 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         stack.push_async_callback(operations.close, 0.0)
         shared = SharedParts({"database": metadata.ping, "blob store": blobs.ping}, health)
         stack.push_async_callback(shared.close)
+        contents = Contents(blobs, metadata.artifacts, healing, links)
+        images = Images(
+            blobs, metadata.images, metadata.contents, contents, book, materialising, uses, every=rules.grace / 4
+        )
         gauges = asyncio.create_task(_measure_store(blobs, metrics))
         stack.callback(gauges.cancel)
         retaining = Retaining(blobs, metadata.retention, metadata.workloads, rules, freed=metrics.gc_deleted_bytes.inc)
@@ -280,7 +285,8 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
                     operations=operations,
                     inspecting=Inspecting(metadata.locks, book, metadata.pins),
                     workloads=Workloads(metadata.workloads, metadata.locks),
-                    contents=Contents(blobs, metadata.artifacts, healing, links),
+                    contents=contents,
+                    images=images,
                     metrics=metrics,
                     degraded=shared.degraded,
                     client=archive(),

@@ -10,6 +10,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 IMAGE_CONFIG = "application/vnd.oci.image.config.v1+json"
+EMPTY_CONFIG = "application/vnd.oci.empty.v1+json"
 LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
 LAYER_TAR_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 

@@ -237,6 +237,23 @@ class ArtifactStore(Protocol):
         ...
 
 
+class ImageStore(Protocol):
+    """What an OCI client asks for: a bundle's locks, a workload's pins; and what comes to belong to a bundle later."""
+
+    async def locks_of(self, bundle: Digest) -> list[Digest]:
+        """The locks that this bundle was made from, in order; at most 100."""
+        ...
+
+    async def newest_pins(self, namespace: str, workload: str) -> list[PinRecord]:
+        """The newest pin for each of the workload's keys, newest first; at most 50."""
+        ...
+
+    async def attach(self, bundle: Digest, claims: Claims) -> bool:
+        """Have these contents kept as long as the bundle is. False where there is no record of the bundle, or one of
+        them has been gone since it was claimed."""
+        ...
+
+
 class ContentStore(Protocol):
     """Which blobs references need. Whoever is about to rely on a blob claims it first, then looks whether it is there
     and writes it where it is not, and then writes the reference on the strength of the claim."""
@@ -410,6 +427,11 @@ class MetadataStore(Protocol):
     @property
     def artifacts(self) -> ArtifactStore:
         """Layers and bundles."""
+        ...
+
+    @property
+    def images(self) -> ImageStore:
+        """Bundles as OCI clients ask for them."""
         ...
 
     @property

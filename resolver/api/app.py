@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp
 
-from resolver.api import blobs, errors, health, locks, operations, resolve, schemas, warm
+from resolver.api import blobs, errors, health, locks, oci, oci_errors, operations, resolve, schemas, warm
 from resolver.api.context import Services
 from resolver.api.edge import Edge
 
@@ -24,7 +24,7 @@ def build_app(services: Services, *, answers: bool = True) -> ASGIApp:
         docs_url=None,
         redoc_url=None,
     )
-    for part in (resolve, warm, operations, locks, blobs, health) if answers else (health,):
+    for part in (resolve, warm, operations, locks, blobs, oci, health) if answers else (health,):
         app.include_router(part.build_router(services))
     errors.install(app)
     _describe_problems(app)
@@ -44,9 +44,15 @@ def _describe_problems(app: FastAPI) -> None:
                 tags=app.openapi_tags,
             )
             parts = document["components"]["schemas"]
-            parts["Problem"] = schemas.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            for described in (schemas.Problem, schemas.OciError, schemas.OciErrors):
+                schema = described.model_json_schema(ref_template="#/components/schemas/{model}")
+                schema.pop("$defs", None)  # each is a part of its own
+                parts[described.__name__] = schema
             for unused in ("HTTPValidationError", "ValidationError"):
                 parts.pop(unused, None)
+            for path in (path for path in document["paths"] if oci_errors.speaks(path)):
+                for operation in document["paths"][path].values():
+                    operation["responses"].pop("422", None)  # FastAPI's own; it is a 400 there
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -1,7 +1,7 @@
 """Bundles and blobs: always exactly the bytes that the digest names, with no Content-Encoding."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,14 +65,8 @@ def span(header: str | None, size: int) -> Span:
     return Span(first, last - first + 1, partial=True)
 
 
-def build_router(services: Services) -> APIRouter:
-    """The routes, on these use cases."""
-    answers = {
-        304: {"description": "Not modified"},
-        307: {"description": "The blob is to be had from the object storage (setting `blob_links`)"},
-        **problems.responses(404, 416, 422, 500, 503),
-    }
-    router = APIRouter(prefix="/v1", tags=["bundles"], responses=answers)
+def answering(services: Services) -> Callable[[Request, Digest, str], Awaitable[Response]]:
+    """What answers a request with the content of this digest, as this media type."""
 
     async def serve(request: Request, digest: Digest, media_type: str) -> Response:
         content = await services.contents.find(digest)
@@ -109,6 +103,19 @@ def build_router(services: Services) -> APIRouter:
         async for chunk in services.contents.read(content, part.start, part.length):
             services.metrics.bundle_bytes_served.inc(len(chunk))
             yield chunk
+
+    return serve
+
+
+def build_router(services: Services) -> APIRouter:
+    """The routes, on these use cases."""
+    answers = {
+        304: {"description": "Not modified"},
+        307: {"description": "The blob is to be had from the object storage (setting `blob_links`)"},
+        **problems.responses(404, 416, 422, 500, 503),
+    }
+    router = APIRouter(prefix="/v1", tags=["bundles"], responses=answers)
+    serve = answering(services)
 
     @router.get("/bundles/{digest}", **_BUNDLE)
     @router.head("/bundles/{digest}", **_BUNDLE)

@@ -3,9 +3,12 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from starlette.requests import Request
+
 from resolver.service.asked import Asked
 from resolver.service.contents import Contents
 from resolver.service.delegation import Answering
+from resolver.service.images import Images
 from resolver.service.inspect import Inspecting
 from resolver.service.operations import Operations
 from resolver.service.requests import Requests
@@ -14,10 +17,15 @@ from resolver.service.workloads import Workloads
 from resolver.telemetry import Metrics
 
 
+async def everyone(request: Request) -> None:
+    """Admits whoever asks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """The use cases behind the routes. `degraded` names the shared parts that cannot be reached just now;
-    `client` is the client's zipapp."""
+    `client` is the client's zipapp; `admit` raises Unauthenticated, with its challenge, or Forbidden for an OCI
+    client's request that is not to be answered."""
 
     requests: Requests
     resolving: Answering
@@ -27,8 +35,10 @@ class Services:
     inspecting: Inspecting
     workloads: Workloads
     contents: Contents
+    images: Images
     metrics: Metrics
     degraded: Callable[[], Awaitable[list[str]]]
     client: bytes
     max_body: int
     max_wait: float
+    admit: Callable[[Request], Awaitable[None]] = everyone

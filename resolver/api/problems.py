@@ -157,11 +157,15 @@ def _clean(value: object) -> object:
 
 
 def respond(problem: Mapping[str, Any]) -> JSONResponse:
-    """The problem as a response, with Retry-After (RFC 9110) where it says when to come back."""
-    headers = {}
-    if "retry_after" in problem:
-        headers["Retry-After"] = str(max(1, math.ceil(problem["retry_after"])))
-    return JSONResponse(dict(problem), status_code=problem["status"], headers=headers, media_type=MEDIA_TYPE)
+    """The problem as a response."""
+    return JSONResponse(dict(problem), problem["status"], headers=headers(problem), media_type=MEDIA_TYPE)
+
+
+def headers(problem: Mapping[str, Any]) -> dict[str, str]:
+    """What a problem's response has for headers: Retry-After (RFC 9110) where it says when to come back."""
+    if "retry_after" not in problem:
+        return {}
+    return {"Retry-After": str(max(1, math.ceil(problem["retry_after"])))}
 
 
 def slug(problem: Mapping[str, Any]) -> str:

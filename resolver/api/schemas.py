@@ -71,6 +71,20 @@ class Problem(BaseModel):
     hints: list[str] = []
 
 
+class OciError(BaseModel):
+    """One error as an OCI client reads it; `detail` has the facts of the problem."""
+
+    code: str
+    message: str
+    detail: dict[str, Any]
+
+
+class OciErrors(BaseModel):
+    """OCI distribution-spec, "Error Codes"."""
+
+    errors: list[OciError]
+
+
 class LockedPackage(BaseModel):
     """One package of an answer."""
 

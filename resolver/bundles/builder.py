@@ -9,7 +9,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from resolver.bundles.launchers import FINGERPRINT
 from resolver.bundles.layer import LayerJob
 from resolver.bundles.pack import COMPRESSOR
 from resolver.bundles.pool import WorkerLost, WorkerPool
-from resolver.domain.errors import InvalidWheel, LayerBuildFailed, TimedOut
+from resolver.domain.errors import DamagedLayer, InvalidWheel, LayerBuildFailed, TimedOut
 from resolver.domain.ports import BuiltLayer
 from storage.content import Digest
 from storage.errors import StorageFull
@@ -92,6 +92,12 @@ class ProcessLayerBuilder:
         """See LayerBuilder; raises as `build` does."""
         return await self._run(self._job(None, _HOOK, python, folder))
 
+    async def merge(self, layers: Sequence[tuple[Path, Digest]], python: str, folder: Path) -> BuiltLayer:
+        """See LayerBuilder; raises as `build` does, but no InvalidWheel."""
+        job = self._job(None, f"{len(layers)} layers", python, folder)
+        pairs = [(str(path.absolute()), str(diff_id)) for path, diff_id in layers]
+        return await self._run(dataclasses.replace(job, layers=pairs))
+
     async def close(self) -> None:
         """End all workers; builds under way, and any later ones, fail as Busy."""
         await self._pool.close()
@@ -145,6 +151,8 @@ def _failure(filename: str, answer: dict[str, Any]) -> Exception:
     match answer["error"]:
         case "invalid-wheel":
             return InvalidWheel(answer["file"], answer["reason"])
+        case "damaged-layer":
+            return DamagedLayer(answer["reason"])
         case "timed-out":
             return TimedOut(f"{answer['what']} {filename}", answer["seconds"])
         case "storage-full":

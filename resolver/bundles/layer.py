@@ -1,11 +1,13 @@
 """One layer, start to end, as a worker process makes it."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from resolver.bundles.bytecode import compile_tree
 from resolver.bundles.launchers import PTH_HOOK
+from resolver.bundles.merge import merge
 from resolver.bundles.pack import pack
 from resolver.bundles.unpack import SITE_PACKAGES, unpack
 from resolver.domain.ports import BuiltLayer
@@ -13,8 +15,9 @@ from resolver.domain.ports import BuiltLayer
 
 @dataclass(frozen=True, slots=True)
 class LayerJob:
-    """What to build. `wheel` is a file, published as `filename` (None: the `.pth` hook instead of a wheel); `token`
-    names what the job leaves in `folder`. Plain values, since a job travels to a worker as JSON."""
+    """What to build. `wheel` is a file, published as `filename` (None: the `.pth` hook instead of a wheel); `layers`
+    are the files of layers to merge instead, each with its diff_id; `token` names what the job leaves in `folder`.
+    Plain values, since a job travels to a worker as JSON."""
 
     wheel: str | None
     filename: str
@@ -24,6 +27,7 @@ class LayerJob:
     token: str
     compilers: int
     timeout: float
+    layers: Sequence[tuple[str, str]] = ()
 
     @property
     def staging(self) -> Path:
@@ -40,23 +44,15 @@ def build_layer(job: LayerJob) -> BuiltLayer:
     """Do the job; on any failure nothing is left of it.
 
     Raises:
-        InvalidWheel, TimedOut, InterpreterFailed, OSError.
+        InvalidWheel, DamagedLayer, TimedOut, InterpreterFailed, OSError.
     """
-    tree = job.staging / "tree"
     packed_file = job.staging / "layer"
     job.staging.mkdir(mode=0o700)
     try:
-        tree.mkdir()
-        if job.wheel is None:
-            hook = tree / SITE_PACKAGES / "sitecustomize.py"
-            hook.parent.mkdir()
-            hook.write_bytes(PTH_HOOK)
+        if job.layers:
+            packed = merge([(Path(path), diff_id) for path, diff_id in job.layers], job.staging, packed_file)
         else:
-            unpack(Path(job.wheel), job.filename, job.python, tree)
-        if job.interpreter is not None:
-            compile_tree(tree, Path(job.interpreter), job.compilers, job.timeout)
-        packed = pack(tree, packed_file)
-        has_pth = any((tree / SITE_PACKAGES).glob("*.pth"))
+            packed = pack(_tree(job), packed_file)
         packed_file.rename(job.result)
     finally:
         shutil.rmtree(job.staging)
@@ -68,6 +64,24 @@ def build_layer(job: LayerJob) -> BuiltLayer:
         tar_size=packed.tar_size,
         unpacked_size=packed.unpacked_size,
         listing=packed.listing,
-        has_pth=has_pth,
+        has_pth=any(_is_pth(PurePosixPath(path)) for path in packed.listing),
         has_bytecode=job.interpreter is not None,
     )
+
+
+def _tree(job: LayerJob) -> Path:
+    tree = job.staging / "tree"
+    tree.mkdir()
+    if job.wheel is None:
+        hook = tree / SITE_PACKAGES / "sitecustomize.py"
+        hook.parent.mkdir()
+        hook.write_bytes(PTH_HOOK)
+    else:
+        unpack(Path(job.wheel), job.filename, job.python, tree)
+    if job.interpreter is not None:
+        compile_tree(tree, Path(job.interpreter), job.compilers, job.timeout)
+    return tree
+
+
+def _is_pth(path: PurePosixPath) -> bool:
+    return path.suffix == ".pth" and path.parts[:-1] == (SITE_PACKAGES,)

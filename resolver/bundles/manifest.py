@@ -15,6 +15,7 @@ PYTHON = "dev.lockstep.python"
 PLATFORM = "dev.lockstep.platform"
 BYTECODE = "dev.lockstep.bytecode"
 WHEEL = "dev.lockstep.wheel"
+WHEELS = "dev.lockstep.wheels"  # of a layer that is several wheels', their names with a space in between
 
 # An image with no layers is allowed ("SHOULD have at least one entry", OCI image-spec, manifest), but its JSON schema
 # and several registries and runtimes ask for one: an empty bundle has an empty tar, uncompressed.
@@ -63,28 +64,28 @@ class Conflict:
     kinds_differ: bool = False
 
 
-def assemble(target: TargetEnvironment, layers: Sequence[tuple[str, LayerFacts]], bytecode: bool) -> Image:
-    """The image of these layers, each with its wheel's filename, given in any order. One whose name is no
-    wheel's (the `.pth` hook) comes after all wheels."""
+def assemble(target: TargetEnvironment, layers: Sequence[tuple[Sequence[str], LayerFacts]], bytecode: bool) -> Image:
+    """The image of these layers, each with the filenames of its wheels in their order, given in any order. One whose
+    name is no wheel's (the `.pth` hook) comes after all wheels."""
     descriptors, diff_ids, blobs = [], [], []
-    for name, layer in sorted(layers, key=lambda named: layer_order(named[0])):
-        descriptors.append(Descriptor(LAYER_TAR_ZSTD, layer.digest, layer.size, {WHEEL: name}))
+    for names, layer in sorted(layers, key=lambda named: layer_order(named[0][0])):
+        annotation = {WHEEL: names[0]} if len(names) == 1 else {WHEELS: " ".join(names)}
+        descriptors.append(Descriptor(LAYER_TAR_ZSTD, layer.digest, layer.size, annotation))
         diff_ids.append(layer.diff_id)
     if not layers:
         empty = Digest.of(EMPTY_TAR)
         descriptors.append(Descriptor(LAYER_TAR, empty, len(EMPTY_TAR)))
         diff_ids.append(empty)
         blobs.append((empty, EMPTY_TAR))
-    config = _canonical(
+    config = canonical(
         {
-            "architecture": _ARCHITECTURES[target.machine],
-            "os": "linux",
+            **platform(target),
             "config": {},
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
         }
     )
     config_digest = Digest.of(config)
-    manifest = _canonical(
+    manifest = canonical(
         {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
@@ -99,6 +100,11 @@ def assemble(target: TargetEnvironment, layers: Sequence[tuple[str, LayerFacts]]
     )
     digest = Digest.of(manifest)
     return Image(manifest, config, digest, config_digest, (*blobs, (config_digest, config), (digest, manifest)))
+
+
+def platform(target: TargetEnvironment) -> dict[str, str]:
+    """What OCI knows of a target class (image-spec, config and index): libc and Python it does not."""
+    return {"architecture": _ARCHITECTURES[target.machine], "os": "linux"}
 
 
 def layer_order(name: str) -> tuple[bool, str, str]:
@@ -134,5 +140,6 @@ def path_conflicts(listings: Sequence[tuple[str, Mapping[str, str]]]) -> list[Co
     return conflicts
 
 
-def _canonical(document: Mapping[str, object]) -> bytes:
+def canonical(document: Mapping[str, object]) -> bytes:
+    """The one JSON text of a document."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

@@ -19,7 +19,7 @@ import traceback
 from typing import BinaryIO
 
 from resolver.bundles.layer import LayerJob, build_layer
-from resolver.domain.errors import InvalidWheel, TimedOut
+from resolver.domain.errors import DamagedLayer, InvalidWheel, TimedOut
 
 LENGTH = 8
 # Unpacking streams, and so takes little; a source file made to blow up its compiler ends here instead of the node.
@@ -51,6 +51,8 @@ def _answer(job: LayerJob) -> dict[str, object]:
         layer = build_layer(job)
     except InvalidWheel as error:
         return {"error": "invalid-wheel", "file": error.file, "reason": error.reason}
+    except DamagedLayer as error:
+        return {"error": "damaged-layer", "reason": str(error)}
     except TimedOut as error:
         return {"error": "timed-out", "what": error.what, "seconds": error.seconds}
     except Exception as error:  # noqa: BLE001 - whatever it is, the service is told, and raises it there

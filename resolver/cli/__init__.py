@@ -27,6 +27,7 @@ _SUMMARIES = {
     "refresh": "let the next revision of a workload take newer versions",
     "hold": "keep new revisions of a workload on one lock, until its next refresh",
     "warm": "resolve and build all that a file names, before anybody asks for it",
+    "publish": "push a lock's or a workload's images to a registry",
     "gc": "remove what nothing needs",
     "fsck": "check every blob and every reference, and mend them",
     "migrate": "bring the database's tables up to date",
@@ -120,6 +121,10 @@ def _command(name: str) -> Command:
             from resolver.cli.keeping import COMMANDS as KEEPING
 
             return KEEPING[name]
+        case "publish":
+            from resolver.cli.publish import PUBLISH
+
+            return PUBLISH
         case "warm":
             from resolver.cli.warming import WARM
 

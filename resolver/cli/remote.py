@@ -126,6 +126,33 @@ class Remote:
             raise _error(response.status_code, content, asked)
         return Reply(asked, response.status_code, response.headers, content)
 
+    @contextmanager
+    def open(self, path: str) -> Iterator[httpx.Response]:
+        """The answer to a GET while it comes, for who tries again.
+
+        Raises:
+            FetchError: as `send`.
+            Passing: it may pass.
+        """
+        asked = f"GET {path}"
+        left = self.patience.left()
+        timeout = httpx.Timeout(min(_IDLE, left), connect=min(_CONNECT, left))
+        try:
+            with self._http.stream("GET", path, timeout=timeout, follow_redirects=True) as response:
+                if response.status_code != 200:
+                    pause = response.headers.get("Retry-After", "")
+                    found = problem(
+                        _parsed(self._whole(response, asked)) or {},
+                        response.status_code,
+                        asked,
+                        float(pause) if pause.isdecimal() else 0.0,
+                    )
+                    raise NotFound(str(found)) if response.status_code == 404 else found
+                yield response
+        except httpx.RequestError as error:
+            reason = str(error) or type(error).__name__
+            raise Passing(Unavailable(f"{asked}: no answer from {self._server.base}: {reason}")) from error
+
     def get(self, path: str, query: Mapping[str, str | int] | None = None) -> dict[str, Any]:
         """The JSON at a path. Raises as `send`."""
         return self.send("GET", path, query=query).json()

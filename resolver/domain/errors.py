@@ -12,6 +12,7 @@ LockstepError
 ├── IndexUnavailable    a package index did not answer as an index does
 ├── ContentMismatch     what an index served is not what the lock names
 ├── InvalidWheel        a wheel that breaks PEP 427, or contradicts its lock
+├── DamagedLayer        a layer in the store is not what its digest names
 ├── EngineFailed        the resolver engine itself failed
 └── LayerBuildFailed    a layer could not be built, for no fault of the wheel that is known
 
@@ -59,7 +60,11 @@ class NotFound(LockstepError):
 
 
 class Unauthenticated(LockstepError):
-    """The call carries no valid token."""
+    """The call carries no valid token. `challenge` says where to get one (RFC 9110, 11.6.1: `Bearer realm="…"`)."""
+
+    def __init__(self, reason: str, challenge: str | None = None) -> None:
+        super().__init__(reason)
+        self.challenge = challenge
 
 
 class Forbidden(LockstepError):
@@ -120,6 +125,10 @@ class InvalidWheel(LockstepError):
         super().__init__(f"{file}: {reason}")
         self.file = file
         self.reason = reason
+
+
+class DamagedLayer(LockstepError):
+    """A layer that was to be made part of another is not what its digest names."""
 
 
 class EngineFailed(LockstepError):

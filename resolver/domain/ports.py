@@ -1,6 +1,6 @@
 """What the use cases ask of engines, package indexes and the layer builder."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -187,4 +187,14 @@ class LayerBuilder(Protocol):
 
     async def build_pth_hook(self, python: str, folder: Path) -> BuiltLayer:
         """The layer that makes `.pth` files of a bundle take effect (a chained `sitecustomize.py`)."""
+        ...
+
+    async def merge(self, layers: Sequence[tuple[Path, Digest]], python: str, folder: Path) -> BuiltLayer:
+        """One layer, a file in `folder`, that is what these are when each is laid over those before it; each is the
+        file of a layer and its diff_id.
+
+        Raises:
+            DamagedLayer: one of them is not what its diff_id names.
+            TimedOut: as `build`.
+        """
         ...

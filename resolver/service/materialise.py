@@ -8,6 +8,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +16,9 @@ from typing import Any, Literal
 import structlog
 from packaging.pylock import Package, PackageWheel
 
+from resolver.bundles.grouping import grouped
 from resolver.bundles.manifest import assemble, path_conflicts
-from resolver.domain.errors import Busy, InvalidRequest, InvalidWheel
+from resolver.domain.errors import Busy, DamagedLayer, InvalidRequest, InvalidWheel
 from resolver.domain.locks import Lock, tool_facts
 from resolver.domain.outcomes import Notice
 from resolver.domain.ports import BuiltLayer, Exclusive, LayerBuilder, WheelFetcher, WheelReference
@@ -34,6 +36,7 @@ from storage.records import BundleRecord, LayerRecord
 
 _PTH_HOOK_NAME = "pth-hook"
 _PTH_HOOK = Digest.of(_PTH_HOOK_NAME.encode())  # stands where a layer's record has its wheel
+_GROUP = "group-v1"
 _CONFLICTS_SHOWN = 20
 _TURNS = 4
 _RETRY_AFTER = 2.0
@@ -121,9 +124,12 @@ class Materialising:
     ) -> BundleRecord | None:
         """The bundle of these layers; None where some of it has been removed since it was looked at."""
         bytecode = self._builder.has_interpreter(target.python)
-        image = assemble(target, named, bytecode=bytecode)
-        parts = {*(layer.digest for _, layer in named), *(digest for digest, _ in image.blobs)}
-        of_layers = {digest for _, layer in named for digest in (layer.digest, layer.listing)}
+        layers = await self._merged(named, target.python, toolchain)
+        image = assemble(target, layers, bytecode=bytecode)
+        parts = {*(layer.digest for _, layer in layers), *(digest for digest, _ in image.blobs)}
+        of_layers = {layer.listing for _, layer in named} | {
+            digest for _, layer in layers for digest in (layer.digest, layer.listing)
+        }
         claims = await self._contents.claim(parts | of_layers)
         if not await self._here(*of_layers):
             return None
@@ -137,8 +143,8 @@ class Materialising:
             target=target.name,
             toolchain=toolchain,
             digest=image.digest,
-            size=sum(layer.size for _, layer in named) + len(image.config) + len(image.manifest),
-            unpacked_size=sum(layer.unpacked_size for _, layer in named),
+            size=sum(layer.size for _, layer in layers) + len(image.config) + len(image.manifest),
+            unpacked_size=sum(layer.unpacked_size for _, layer in layers),
             created=self._uses.now(),
             warnings=tuple({k: v for k, v in asdict(notice).items() if v is not None} for notice in notices),
         )
@@ -160,6 +166,42 @@ class Materialising:
                 return await self._keep(_PTH_HOOK, python, toolchain, built)
 
         return await self._built(_PTH_HOOK, python, toolchain, build)
+
+    async def _merged(
+        self, named: list[tuple[str, LayerRecord]], python: str, toolchain: str
+    ) -> list[tuple[tuple[str, ...], LayerRecord]]:
+        """The layers of the bundle, each with the names of what is in it."""
+        groups = grouped(named)
+        layers = await asyncio.gather(
+            *(
+                _itself(group[0][1])
+                if len(group) == 1
+                else self._group([layer for _, layer in group], python, toolchain)
+                for group in groups
+            )
+        )
+        return [(tuple(name for name, _ in group), layer) for group, layer in zip(groups, layers, strict=True)]
+
+    async def _group(self, members: list[LayerRecord], python: str, toolchain: str) -> LayerRecord:
+        # What a group is made of stands where a layer's record has its wheel.
+        name = Digest.of(" ".join([_GROUP, *(member.diff_id for member in members)]).encode())
+
+        async def build() -> LayerRecord:
+            with needing_room("a layer"), tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+                async with AsyncExitStack() as open_layers:
+                    files = [
+                        (await open_layers.enter_async_context(self._blobs.local(member.digest)), member.diff_id)
+                        for member in members
+                    ]
+                    try:
+                        built = await self._builder.merge(files, python, Path(folder))
+                    except DamagedLayer:
+                        for member in members:
+                            await self._healing.examine(member.digest)
+                        raise BlobNotFound(name) from None
+                return await self._keep(name, python, toolchain, built)
+
+        return await self._built(name, python, toolchain, build)
 
     async def _built(
         self, wheel: Digest, python: str, toolchain: str, build: Callable[[], Coroutine[Any, Any, LayerRecord]]
@@ -273,6 +315,10 @@ class Materialising:
     async def close(self) -> None:
         """End what is under way."""
         await self._layers.close()
+
+
+async def _itself(layer: LayerRecord) -> LayerRecord:
+    return layer
 
 
 async def _one(content: bytes) -> AsyncIterator[bytes]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from packaging.pylock import Pylock
@@ -11,6 +11,7 @@ from resolver.domain.errors import Busy
 from resolver.domain.outcomes import NoSolution
 from resolver.domain.ports import BuiltLayer, LayerBuilder, Locker
 from resolver.domain.requests import Question
+from storage.content import Digest
 
 _RETRY_AFTER = 5.0
 
@@ -91,3 +92,7 @@ class MeasuredLayers:
     async def build_pth_hook(self, python: str, folder: Path) -> BuiltLayer:
         """As the builder."""
         return await self._builder.build_pth_hook(python, folder)
+
+    async def merge(self, layers: Sequence[tuple[Path, Digest]], python: str, folder: Path) -> BuiltLayer:
+        """As the builder."""
+        return await self._builder.merge(layers, python, folder)

@@ -86,7 +86,7 @@ class SqlPinStore:
             query = query.where(behind(pins.c.created, pins.c.id, read_cursor(cursor, _row_number)))
         query = query.order_by(pins.c.created.desc(), pins.c.id.desc()).limit(limit + 1)
         async with self._database.read() as connection:
-            found = list(_records(await connection.execute(_with_extensions(query))))
+            found = list(records(await connection.execute(with_extensions(query))))
         if len(found) <= limit:
             return Page([record for _, record in found])
         last, record = found[limit - 1]
@@ -100,7 +100,7 @@ class SqlPinStore:
         extended = select(pin_extensions.c.pin).where(pin_extensions.c.lock.in_(holders))
         query = select(pins).where(pins.c.id.in_(union(pinned, extended)))
         async with self._database.read() as connection:
-            for _, record in _records(await connection.execute(_with_extensions(query))):
+            for _, record in records(await connection.execute(with_extensions(query))):
                 for lock in {record.lock, *(lock for _, lock in record.extensions)} & holders.keys():
                     holders[lock].append(record)
         return holders
@@ -144,12 +144,12 @@ async def _standing(connection: AsyncConnection, pin: PinRecord) -> PinRecord:
 
 
 async def _one(connection: AsyncConnection, query: Select[Any]) -> PinRecord | None:
-    for _, record in _records(await connection.execute(_with_extensions(query))):
+    for _, record in records(await connection.execute(with_extensions(query))):
         return record
     return None
 
 
-def _with_extensions(query: Select[Any]) -> Select[Any]:
+def with_extensions(query: Select[Any]) -> Select[Any]:
     """These pins and their extensions in one read: a row for each extension, or one without."""
     chosen = query.subquery()
     return (
@@ -159,7 +159,8 @@ def _with_extensions(query: Select[Any]) -> Select[Any]:
     )
 
 
-def _records(rows: Iterable[Row[Any]]) -> Iterator[tuple[int, PinRecord]]:
+def records(rows: Iterable[Row[Any]]) -> Iterator[tuple[int, PinRecord]]:
+    """The pins that `with_extensions` read, each with its row's number."""
     for identity, group in groupby(rows, key=lambda row: row.id):
         first, *others = group
         extensions = tuple((row.target, row.extension) for row in (first, *others) if row.target is not None)

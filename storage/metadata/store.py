@@ -9,6 +9,7 @@ from storage.metadata.artifacts import SqlArtifactStore
 from storage.metadata.asked import SqlAskedStore
 from storage.metadata.contents import SqlContentStore
 from storage.metadata.database import Database, migrate, parse
+from storage.metadata.images import SqlImageStore
 from storage.metadata.jobs import SqlJobStore
 from storage.metadata.leases import SqlLeaseStore
 from storage.metadata.locks import SqlLockStore
@@ -29,6 +30,7 @@ class SqlMetadataStore:
         self._pins = SqlPinStore(database)
         self._workloads = SqlWorkloadStore(database)
         self._artifacts = SqlArtifactStore(database)
+        self._images = SqlImageStore(database)
         self._contents = SqlContentStore(database)
         self._retention = SqlRetentionStore(database)
         self._operations = SqlOperationStore(database)
@@ -81,6 +83,11 @@ class SqlMetadataStore:
     def artifacts(self) -> SqlArtifactStore:
         """Layers and bundles."""
         return self._artifacts
+
+    @property
+    def images(self) -> SqlImageStore:
+        """Bundles as OCI clients ask for them."""
+        return self._images
 
     @property
     def contents(self) -> SqlContentStore:

@@ -95,7 +95,7 @@ pins = Table(
     Column("created", UtcDateTime, nullable=False),
     Column("stale", Boolean, nullable=False),
     # The first writer wins: this decides who that is.
-    UniqueConstraint("namespace", "workload", "revision", "key"),  # get
+    UniqueConstraint("namespace", "workload", "revision", "key"),  # get; newest_pins
     Index(None, "namespace", "workload", "key", "stale", "created", "id"),  # newest
     Index(None, "created", "id"),  # page
     Index(None, "namespace", "created", "id"),  # page, by namespace
@@ -155,7 +155,7 @@ bundles = Table(
     Column("created", UtcDateTime, nullable=False),
     Column("warnings", JSON, nullable=False),
     Column("used", UtcDateTime, nullable=False, index=True),  # held, by use
-    Index(None, "digest"),  # use, what needs a content
+    Index(None, "digest"),  # use, locks_of, what needs a content
 )
 
 # A row for every blob, written before the blob is and deleted once the blob is gone.

@@ -26,6 +26,7 @@ from storage.records import (
     Resolution,
     WorkloadRecord,
 )
+from tests.contracts.image_store import ImageStoreContract
 from tests.contracts.job_store import JobStoreContract
 from tests.contracts.lease_store import LeaseStoreContract, RefusalStoreContract
 
@@ -436,6 +437,7 @@ class MetadataStoreContract(
     PinStoreContract,
     WorkloadStoreContract,
     ArtifactStoreContract,
+    ImageStoreContract,
     OperationStoreContract,
     LeaseStoreContract,
     RefusalStoreContract,

@@ -23,7 +23,7 @@ def facts(text: str) -> Facts:
 
 
 LAYERS = [
-    (name, facts(name))
+    ((name,), facts(name))
     for name in (
         "Zope.interface-1.0-py3-none-any.whl",
         "requests-2.0-py3-none-any.whl",
@@ -51,7 +51,7 @@ def test_manifest_is_an_oci_image() -> None:
         "digest": Digest.of(image.config),
         "size": len(image.config),
     }
-    by_name = dict(LAYERS)
+    by_name = {name: layer for (name,), layer in LAYERS}
     assert manifest["layers"] == [
         {
             "mediaType": "application/vnd.oci.image.layer.v1.tar+zstd",

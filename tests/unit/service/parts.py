@@ -1,7 +1,7 @@
 """Locks of a few small wheels, and an index and a builder for them that need no network and no process."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from packaging.pylock import Package, PackageWheel, Pylock
@@ -86,6 +86,9 @@ class Builder:
 
     async def build_pth_hook(self, python: str, folder: Path) -> BuiltLayer:
         return _built(b"hook", self._toolchain, folder)
+
+    async def merge(self, layers: Sequence[tuple[Path, Digest]], python: str, folder: Path) -> BuiltLayer:
+        return _built(b" ".join(path.read_bytes() for path, _ in layers), f"{self._toolchain} group", folder)
 
 
 def _built(wheel: bytes, name: str, folder: Path) -> BuiltLayer:
