@@ -9,6 +9,7 @@ from resolver.client.arguments import parse
 from resolver.client.console import Console
 from resolver.client.errors import BadUsage, FetchError
 from resolver.client.fetch import fetch, tell
+from resolver.client.flags import usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if list(arguments[:1]) != ["fetch"]:
             raise BadUsage("the command is fetch", ("lockstep fetch --help lists its flags",))
+        if "-h" in arguments or "--help" in arguments:
+            sys.stdout.write(usage())
+            return 0
         fetch(parse(arguments[1:], os.environ), console)
     except FetchError as error:
         tell(error, console)

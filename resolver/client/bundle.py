@@ -2,19 +2,21 @@
 
 Where this Python can read zstd, a layer is asked for by its own digest; where not, by its `diff_id` from the image
 config, which is the digest of the plain tar. Either way the digest that is asked for is the one that is checked.
+
+Compressed is the rule wherever it can be read, though it costs the Pod more CPU: for the 624 MB of numpy, pandas,
+scikit-learn, matplotlib and pyarrow 1.4 s instead of 1.0 s. It spares the service, which all Pods share, 1.3 s (a plain
+tar is decompressed there), and it is a fourth of the bytes: of a link of 1 Gbit/s, four seconds for each Pod.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
-import io
 import json
+import sys
 
 from resolver.client.errors import Mismatch
 from resolver.client.resolve import checked_digest
 from resolver.client.retries import Passing, persist
-from resolver.client.unpack import InvalidLayer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,13 +24,11 @@ if TYPE_CHECKING:
 
     from resolver.client.console import Console
     from resolver.client.retries import Patience
-    from resolver.client.transport import Body, Session
-    from resolver.client.unpack import Readable
+    from resolver.client.transport import Session
 
 _LARGEST_DOCUMENT = 16 * 1024 * 1024
 _TAR = "application/vnd.oci.image.layer.v1.tar"
 _TAR_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
-_BUFFER = 256 * 1024
 
 
 class Layer:
@@ -67,15 +67,14 @@ def layers(session: Session, digest: str, patience: Patience, console: Console) 
             Layer(number, name, int(each["size"]), readable and each["mediaType"] == _TAR_ZSTD)
             for number, (name, each) in enumerate(zip(names, descriptors, strict=True))
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Mismatch(f"bundle {digest} is no image that this client can read: {error!r}") from error
 
 
 def _content(session: Session, path: str, digest: str) -> bytes:
-    counted = hashlib.sha256()
-    with session.exchange("GET", path, arrived=counted.update) as answer:
+    with session.exchange("GET", path) as answer:
         content = answer.whole(_LARGEST_DOCUMENT)
-    check(counted.hexdigest(), digest)
+    check(hashlib.sha256(content).hexdigest(), digest)
     return content
 
 
@@ -85,29 +84,13 @@ def check(hexadecimal: str, digest: str) -> None:
         raise Passing(Mismatch(f"what arrived as {digest} is sha256:{hexadecimal}"))
 
 
-def plain(layer: Layer, body: Body) -> Readable:
-    """The layer's tar, out of what comes; what is no zstd raises InvalidLayer as it is read."""
-    return _Decompressed(body) if layer.compressed else io.BufferedReader(body, _BUFFER)
-
-
-class _Decompressed:
-    def __init__(self, body: Body) -> None:
-        module = zstd()
-        self._file = module.ZstdFile(body)
-        self._errors = (EOFError, module.ZstdError)
-
-    def read(self, count: int) -> bytes:
-        try:
-            return self._file.read(count)  # type: ignore[no-any-return]  # the module is known only at run time
-        except self._errors as error:
-            raise InvalidLayer(str(error)) from error
-
-
 def zstd() -> Any:
-    """The zstd module of this Python (3.14 and newer, or the backport), None where there is none."""
-    for name in ("compression.zstd", "backports.zstd"):
-        try:
-            return importlib.import_module(name)
-        except ImportError:
-            continue
-    return None
+    """The zstd module of this Python (3.14 and newer) or its backport, None where there is none."""
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+    except ImportError:
+        return None
+    return zstd

@@ -7,35 +7,32 @@ the order of arrival; moving is a few renames a layer.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections import deque
 
-from resolver.client.bundle import Layer, check, plain
+from resolver.client.arrival import Arrival
 from resolver.client.environment import granted_cpus
-from resolver.client.errors import CannotWrite, Mismatch
+from resolver.client.errors import CannotWrite
 from resolver.client.place import remove
 from resolver.client.retries import Abandoned, Passing, persist
-from resolver.client.transport import Session
-from resolver.client.unpack import InvalidLayer, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from hashlib import _Hash
+    from collections.abc import Sequence
 
+    from resolver.client.bundle import Layer
     from resolver.client.console import Console, Progress
     from resolver.client.retries import Patience
-    from resolver.client.transport import Server
+    from resolver.client.transport import Session
 
 _MOST_WORKERS = 8
 _FEWEST_WORKERS = 2  # one receives while the other writes, also on a fraction of a CPU
-_BUFFER = 256 * 1024
+_WORTH_A_WORKER = 2 * 1024 * 1024  # bytes; what is less arrives sooner than a thread and a connection are made
 
 
 def deliver(
-    server: Server, layers: Sequence[Layer], staging: str, patience: Patience, progress: Progress, console: Console
+    session: Session, layers: Sequence[Layer], staging: str, patience: Patience, progress: Progress, console: Console
 ) -> str:
     """Bring all layers into one tree under the empty folder `staging`; returns its path.
 
@@ -45,27 +42,32 @@ def deliver(
     waiting = deque(sorted(layers, key=lambda layer: -layer.size))  # the longest first: none is left for the end
     failures: list[Exception] = []
 
-    def work() -> None:
+    def work(session: Session) -> None:
         try:
-            with Session(server, patience) as session:
-                while True:
-                    try:
-                        layer = waiting.popleft()
-                    except IndexError:
-                        return
-                    _bring(session, layer, f"{staging}/{layer.number}", patience, progress, console)
+            arrival = Arrival(session, patience, progress, console)
+            while True:
+                try:
+                    layer = waiting.popleft()
+                except IndexError:
+                    return
+                _bring(arrival, layer, f"{staging}/{layer.number}", patience, console)
         except Abandoned:
             pass  # the failure that counts is another thread's
         except Exception as error:  # noqa: BLE001 - raised again by the thread that waits
             failures.append(error)
             patience.abandon()
 
-    count = min(len(layers), _MOST_WORKERS, max(_FEWEST_WORKERS, granted_cpus()))
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(count)]
+    worth = 1 + sum(layer.size for layer in layers) // _WORTH_A_WORKER
+    count = min(len(layers), worth, _MOST_WORKERS, max(_FEWEST_WORKERS, granted_cpus()))
+    others = [session.another() for _ in range(count - 1)]
+    threads = [threading.Thread(target=work, args=(other,), daemon=True) for other in others]
     for thread in threads:
         thread.start()
+    work(session)
     for thread in threads:
         thread.join()
+    for other in others:
+        other.close()
     try:
         if failures:
             raise failures[0]
@@ -74,46 +76,16 @@ def deliver(
         raise CannotWrite(f"cannot unpack the layers: {error.strerror} ({error.filename or staging})") from error
 
 
-def _bring(
-    session: Session, layer: Layer, folder: str, patience: Patience, progress: Progress, console: Console
-) -> None:
+def _bring(arrival: Arrival, layer: Layer, folder: str, patience: Patience, console: Console) -> None:
     def attempt() -> None:
-        came = 0
-
-        def arrived(piece: memoryview) -> None:
-            nonlocal came
-            counted.update(piece)
-            progress.add(len(piece))
-            came += len(piece)
-
-        counted = hashlib.sha256()
+        os.mkdir(folder)
         try:
-            _receive(session, layer, folder, arrived, counted)
+            arrival.unpack(layer, folder)
         except Passing:
-            progress.add(-came)
-            if os.path.isdir(folder):
-                remove(folder)
+            remove(folder)
             raise
 
     persist(attempt, patience, console.say)
-
-
-def _receive(
-    session: Session, layer: Layer, folder: str, arrived: Callable[[memoryview], None], counted: _Hash
-) -> None:
-    malformed = None
-    with session.exchange("GET", f"/v1/blobs/{layer.digest}", arrived=arrived) as body:
-        os.mkdir(folder)
-        tar = plain(layer, body)
-        try:
-            unpack(tar, folder)
-        except InvalidLayer as error:
-            malformed = error
-        while body.read(_BUFFER):  # the digest is that of all bytes, also of those behind the archive's end
-            pass
-    check(counted.hexdigest(), layer.digest)
-    if malformed is not None:
-        raise Mismatch(f"{layer.digest} is no layer: {malformed}") from malformed
 
 
 def _merged(layers: Sequence[Layer], staging: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import sys
 
 from resolver.client.errors import Refused
@@ -11,6 +10,7 @@ from resolver.client.errors import Refused
 _THIS = "/proc/self/exe"  # names the running binary also where sys.executable is a wrapper, or empty
 _PT_INTERP = 3
 _LOADER_SECONDS = 5
+_ORDINARY = "the ordinary build of the same version is served"
 _HINT = "--python and --platform name the target without asking the interpreter"
 
 
@@ -18,8 +18,11 @@ def target() -> dict[str, object]:
     """The running interpreter, as `POST /v1/resolve` takes it.
 
     Raises:
-        Refused: its libc cannot be told.
+        Refused: its libc cannot be told, or no wheel that the service picks would run on it.
     """
+    # PEP 703: the free-threaded build has an ABI of its own, which no marker tells.
+    if "t" in getattr(sys, "abiflags", ""):
+        raise Refused("this interpreter is a free-threaded CPython, for which there are no bundles", (_ORDINARY,))
     return {"markers": markers(), "libc": libc()}
 
 
@@ -76,6 +79,8 @@ def libc() -> str:
 
 def elf_interpreter(path: str) -> str | None:
     """The program interpreter that a 64-bit little-endian ELF file asks for (PT_INTERP), None where there is none."""
+    import struct  # glibc needs none of it
+
     with open(path, "rb") as file:
         if file.read(6) != b"\x7fELF\x02\x01":
             return None

@@ -99,10 +99,10 @@ def _obtain(
             return answer
         place.check_room(answer.unpacked_size)
         parts = layers(session, answer.bundle, patience, console)
-    amount = answer.size if all(part.compressed for part in parts) else answer.unpacked_size
-    console.say(f"fetching {len(parts)} layers, {size(amount)}")
-    with place.staging() as staging:
-        place.publish(deliver(server, parts, staging, patience, Progress(console, amount), console), record)
+        amount = answer.size if all(part.compressed for part in parts) else answer.unpacked_size
+        console.say(f"fetching {len(parts)} layers, {size(amount)}")
+        with place.staging() as staging:
+            place.publish(deliver(session, parts, staging, patience, Progress(console, amount), console), record)
     return answer
 
 

@@ -10,12 +10,11 @@ from resolver.client.retries import Passing
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from http.client import HTTPMessage
 
 _PASSING = frozenset({408, 425, 429})
 
 
-def failure(status: int, headers: HTTPMessage, body: bytes, asked: str) -> FetchError | Passing:
+def failure(status: int, headers: Mapping[str, str], body: bytes, asked: str) -> FetchError | Passing:
     """What an answer to `asked` (`POST /v1/resolve`) with a status that is no success means."""
     return problem(_parsed(body), status, asked, retry_after(headers))
 
@@ -52,9 +51,10 @@ def _parsed(body: bytes) -> dict[str, object]:
     return facts if isinstance(facts, dict) else {}
 
 
-def retry_after(headers: HTTPMessage) -> float:
-    """Seconds that a Retry-After header asks for (RFC 9110, 10.2.3), 0 where there is none that can be read."""
-    value = headers.get("Retry-After", "").strip()
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds that a Retry-After header asks for (RFC 9110, 10.2.3), 0 where there is none that can be read. Names of
+    headers are in lower case."""
+    value = headers.get("retry-after", "").strip()
     if value.isdecimal():
         return float(value)
     if not value:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _WAIT = 20  # seconds that one request stays open before it becomes an operation; short of any proxy's patience
 _ANSWER = 15  # seconds on top of it, for the answer itself
 _POLL = 0.5  # seconds, where the service does not say
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_HEXADECIMAL = frozenset("0123456789abcdef")
 
 
 class Answer:
@@ -36,13 +36,14 @@ class Answer:
             self.packages = len(body["lock"]["packages"])
             self.outcome = str(body["outcome"])
             self.warnings = [f"{each['code']}: {each['message']}" for each in body.get("warnings") or ()]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Unavailable(f"the service answered, but not as the contract has it: {error!r}") from error
 
 
 def checked_digest(text: str) -> str:
     """The digest, once it is sure to be one: it becomes part of paths. Raises ValueError."""
-    if not _DIGEST.fullmatch(text):
+    algorithm, _, digest = text.partition(":")
+    if algorithm != "sha256" or len(digest) != 64 or not _HEXADECIMAL.issuperset(digest):
         raise ValueError(f"not a digest: {text[:80]!r}")
     return text
 
@@ -85,7 +86,7 @@ def resolve(session: Session, body: dict[str, object], patience: Patience, conso
         head, answer = session.call("POST", "/v1/resolve", {**body, "wait": wait}, idle=wait + _ANSWER)
         if head.status != 202:
             return Answer(answer)
-        path = _operation(head.headers.get("Location", ""))
+        path = _operation(head.headers.get("location", ""))
         console.say("the service is at work on it")
         while head.status == 202:
             patience.pause(retry_after(head.headers) or _POLL)
@@ -101,6 +102,6 @@ def resolve(session: Session, body: dict[str, object], patience: Patience, conso
 def _operation(location: str) -> str:
     """The path of an operation; it is asked for where the service is, whatever name the service gives itself."""
     _, found, rest = location.partition("/v1/operations/")
-    if not found or not re.fullmatch(r"[\w-]{1,128}", rest):
+    if not re.fullmatch(r"[\w-]{1,128}", rest):
         raise Passing(Unavailable("the service names no operation to wait for"))
     return found + rest

@@ -5,7 +5,6 @@ A failure that can pass is a `Passing`, which carries the error that stands once
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 
@@ -69,23 +68,37 @@ class Patience:
         self._abandoned.set()
 
 
+class Backoff:
+    """Pauses between attempts: exponential with full jitter, never shorter than what the other side asked for."""
+
+    def __init__(self, patience: Patience, say: Callable[[str], None]) -> None:
+        self._patience = patience
+        self._say = say
+        self._longest = _FIRST_PAUSE
+        self._wrong = 0
+
+    def pause(self, failure: Passing) -> None:
+        """Wait after this failure. Raises the error that stands where there is no time left for it, or no sense."""
+        import random  # most fetches never fail
+
+        self._wrong += isinstance(failure.final, Mismatch)
+        pause = failure.retry_after + random.uniform(0, self._longest)  # noqa: S311 - spreads load, guards nothing
+        if self._wrong == _WRONG_BYTES or pause >= self._patience.left():
+            raise failure.final from failure
+        self._say(f"{failure}; trying again in {pause:.1f} s")
+        self._patience.pause(pause)
+        self._longest = min(_LONGEST_PAUSE, 2 * self._longest)
+
+
 def persist(attempt: Callable[[], T], patience: Patience, say: Callable[[str], None]) -> T:
-    """What `attempt` returns, once it does: with exponential backoff and full jitter in between, never sooner than
-    the other side asked for.
+    """What `attempt` returns, once it does.
 
     Raises:
         FetchError: the attempt failed for good, or in a passing way until no time was left.
     """
-    wrong = 0
-    longest = _FIRST_PAUSE
+    backoff = Backoff(patience, say)
     while True:
         try:
             return attempt()
         except Passing as failure:
-            wrong += isinstance(failure.final, Mismatch)
-            pause = failure.retry_after + random.uniform(0, longest)  # noqa: S311 - spreads load, guards nothing
-            if wrong == _WRONG_BYTES or pause >= patience.left():
-                raise failure.final from failure
-            say(f"{failure}; trying again in {pause:.1f} s")
-            patience.pause(pause)
-            longest = min(_LONGEST_PAUSE, 2 * longest)
+            backoff.pause(failure)

@@ -1,30 +1,32 @@
-"""HTTP to the service: kept connections, a token on every request to it and to nobody else, every wait bounded."""
+"""Asking the service: kept connections, a token on every request to it and to nobody else, every wait bounded."""
 
 from __future__ import annotations
 
-import http.client
-import io
 import json
-import ssl
-import urllib.parse
 from contextlib import contextmanager
 
 from resolver.client.errors import BadUsage, NotAllowed, Unavailable
 from resolver.client.problems import failure
 from resolver.client.retries import Passing, Patience
+from resolver.client.wire import Connection, Malformed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from ssl import SSLContext
     from typing import Any
+
+    from resolver.client.wire import Answer
 
 _CONNECT = 5.0  # seconds
 _IDLE = 15.0
 _REDIRECTS = 5
 _LARGEST_ANSWER = 64 * 1024 * 1024
 _LARGEST_PROBLEM = 1024 * 1024
-_SUCCESS = (200, 202)
+_BUFFER = 64 * 1024
+_SUCCESS = (200, 202, 206)
 _MOVED = (301, 302, 303, 307, 308)
+_PORTS = {"http": 80, "https": 443}
 
 Origin = tuple[str, str, int]  # scheme, host, port
 
@@ -35,7 +37,7 @@ class Server:
     def __init__(self, url: str, token_file: str | None = None, ca_file: str | None = None) -> None:
         """Raises BadUsage for a URL or certificates that are none."""
         try:
-            self.origin = _origin(url)
+            self.origin, _ = _parts(url)
             if "?" in url or "#" in url:
                 raise ValueError("it has neither query nor fragment")
         except ValueError as error:
@@ -43,7 +45,7 @@ class Server:
         self.base = url.rstrip("/")
         self._token_file = token_file
         try:
-            self._trusted = ssl.create_default_context(cafile=ca_file) if ca_file else None
+            self._trusted = _trusting(ca_file) if ca_file else None
         except OSError as error:
             raise BadUsage(f"--ca-file {ca_file}: {error.strerror or error}") from error
 
@@ -62,14 +64,12 @@ class Server:
             raise NotAllowed(f"{self._token_file} holds no token")
         return {"Authorization": f"Bearer {token}"}
 
-    def connection(self, origin: Origin) -> http.client.HTTPConnection:
+    def connection(self, origin: Origin) -> Connection:
         """A connection to there, not yet open."""
         scheme, host, port = origin
-        if scheme == "http":
-            return http.client.HTTPConnection(host, port)
-        if self._trusted is None:
-            self._trusted = ssl.create_default_context()
-        return http.client.HTTPSConnection(host, port, context=self._trusted)
+        if scheme == "https" and self._trusted is None:
+            self._trusted = _trusting(None)
+        return Connection(host, port, self._trusted if scheme == "https" else None)
 
 
 class Session:
@@ -78,14 +78,22 @@ class Session:
     def __init__(self, server: Server, patience: Patience) -> None:
         self._server = server
         self._patience = patience
-        self._connections: dict[Origin, http.client.HTTPConnection] = {}
+        self._connections: dict[Origin, Connection] = {}
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End its connections."""
         for connection in self._connections.values():
             connection.close()
+
+    def another(self) -> Session:
+        """A session with the same service, for another thread."""
+        return Session(self._server, self._patience)
 
     def call(self, method: str, path: str, body: object = None, idle: float = _IDLE) -> tuple[Body, dict[str, Any]]:
         """Send JSON, receive JSON: the answer's head and its content. Nothing for `idle` seconds is a failure."""
@@ -102,32 +110,27 @@ class Session:
 
     @contextmanager
     def exchange(
-        self,
-        method: str,
-        path: str,
-        content: bytes | None = None,
-        idle: float = _IDLE,
-        arrived: Callable[[memoryview], None] | None = None,
+        self, method: str, path: str, content: bytes | None = None, idle: float = _IDLE, start: int = 0
     ) -> Iterator[Body]:
-        """A request, and its successful answer while the context is open; `arrived` is shown each piece of the
-        answer's content. A blob may be elsewhere (a presigned URL): redirects of GET are followed."""
+        """A request, and its successful answer while the context is open. `start`: the first byte that is wanted, of
+        an answer that may have the ones before it as well (RFC 9110, 14.2: a server may ignore a Range). A blob may be
+        elsewhere (a presigned URL): redirects of GET are followed."""
         url = self._server.base + path
         for _ in range(_REDIRECTS):
-            origin = _origin(url)
-            response = self._send(method, url, content, idle)
-            body = Body(response, self._patience, f"{method} {path}")
+            origin, target = _parts(url)
+            answer = self._send(method, origin, target, content, idle, start)
+            body = Body(answer, self._patience, f"{method} {path}")
             try:
-                if method == "GET" and response.status in _MOVED:
+                if method == "GET" and body.status in _MOVED:
                     body.whole(_LARGEST_PROBLEM)
-                    url = _redirected(url, response)
+                    url = _redirected(url, body.headers.get("location", ""))
                     continue
-                if response.status not in _SUCCESS:
+                if body.status not in _SUCCESS:
                     raise self._failure(origin, body)
-                body.arrived = arrived
                 yield body
                 return
             finally:
-                if not response.isclosed():  # the rest of this answer would be the beginning of the next
+                if answer.last or not answer.ended:  # the rest of this answer would be the beginning of the next
                     self._connections[origin].close()
         raise Unavailable(f"{method} {path} is redirected without end")
 
@@ -136,93 +139,112 @@ class Session:
             return Passing(Unavailable(f"{body.asked}: {origin[1]} answered with status {body.status}"))
         return failure(body.status, body.headers, body.whole(_LARGEST_PROBLEM), body.asked)
 
-    def _send(self, method: str, url: str, content: bytes | None, idle: float) -> http.client.HTTPResponse:
-        origin = _origin(url)
-        parts = urllib.parse.urlsplit(url)
-        headers = {"Accept": "*/*", "User-Agent": "lockstep-fetch"}
+    def _send(self, method: str, origin: Origin, target: str, content: bytes | None, idle: float, start: int) -> Answer:
+        headers = {"Host": _host(origin), "Accept": "*/*", "User-Agent": "lockstep-fetch"}
         if origin == self._server.origin:
             headers |= self._server.authorization()
+        if start:
+            headers["Range"] = f"bytes={start}-"
         if content is not None:
-            headers["Content-Type"] = "application/json"
+            headers |= {"Content-Type": "application/json", "Content-Length": str(len(content))}
+        lines = (f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", "")
+        request = "\r\n".join(lines).encode("ascii") + (content or b"")
         if origin not in self._connections:
             self._connections[origin] = self._server.connection(origin)
         connection = self._connections[origin]
         while True:
-            kept = connection.sock is not None
+            kept = connection.is_open
             try:
                 if not kept:
-                    connection.timeout = min(_CONNECT, self._patience.left())
-                    connection.connect()
-                connection.sock.settimeout(min(idle, self._patience.left()))
-                connection.request(method, parts._replace(scheme="", netloc="").geturl() or "/", content, headers)
-                return connection.getresponse()
-            except (OSError, http.client.HTTPException) as error:
+                    connection.open(min(_CONNECT, self._patience.left()))
+                return connection.ask(request, min(idle, self._patience.left()))
+            except (OSError, Malformed) as error:
                 connection.close()
                 if kept and isinstance(error, ConnectionError):
                     continue  # the other side closed a connection that we had kept: nobody's failure
-                final = Unavailable(f"{origin[0]}://{origin[1]}:{origin[2]} cannot be reached: {_reason(error)}")
-                raise final if isinstance(error, ssl.SSLCertVerificationError) else Passing(final) from error
+                final = Unavailable(f"{origin[0]}://{_host(origin)} cannot be reached: {_reason(error)}")
+                # A certificate that is not trusted now will not be in a moment (ssl.SSLCertVerificationError).
+                raise final if hasattr(error, "verify_code") else Passing(final) from error
 
 
-class Body(io.RawIOBase):
-    """An answer: its head, and its content as a stream that ends early with `Passing`, never silently."""
+class Body:
+    """An answer: its head, and its content, which ends early with `Passing`, never silently."""
 
-    def __init__(self, response: http.client.HTTPResponse, patience: Patience, asked: str) -> None:
-        self._response = response
+    def __init__(self, answer: Answer, patience: Patience, asked: str) -> None:
+        self._answer = answer
         self._patience = patience
-        self.arrived: Callable[[memoryview], None] | None = None
         self.asked = asked
-        self.status = response.status
-        self.headers = response.headers
-        self.count = 0
+        self.status = answer.status
+        self.headers = answer.headers
 
-    def readable(self) -> bool:
-        """As io.RawIOBase has it."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """As io.RawIOBase has it."""
+    def read_into(self, buffer: memoryview) -> int:
+        """The next bytes, as many as there are and fit; 0 at the end."""
         self._patience.left()
         try:
-            count = self._response.readinto(buffer)
-        except (OSError, http.client.HTTPException) as error:
+            return self._answer.read_into(buffer)
+        except (OSError, Malformed) as error:
             raise Passing(Unavailable(f"{self.asked}: the answer broke off: {_reason(error)}")) from error
-        if not count and len(buffer) and self._response.length:
-            raise Passing(Unavailable(f"{self.asked}: the answer broke off after {self.count} bytes"))
-        if self.arrived is not None:
-            self.arrived(memoryview(buffer)[:count])
-        self.count += count
-        return count
 
     def whole(self, limit: int) -> bytes:
         """All of it; more than `limit` bytes are no answer of the service."""
-        parts = []
-        while chunk := self.read(256 * 1024):
-            parts.append(chunk)
-            if self.count > limit:
+        content = bytearray()
+        buffer = memoryview(bytearray(_BUFFER))
+        while count := self.read_into(buffer):
+            content += buffer[:count]
+            if len(content) > limit:
                 raise Unavailable(f"{self.asked}: the answer has more than {limit} bytes")
-        return b"".join(parts)
+        return bytes(content)
 
 
-def _origin(url: str) -> Origin:
+def _trusting(ca_file: str | None) -> SSLContext:
+    import ssl  # costs as much CPU as a small fetch, and a service in the cluster may speak plain HTTP
+
+    return ssl.create_default_context(cafile=ca_file)
+
+
+def _parts(url: str) -> tuple[Origin, str]:
+    """Where a URL leads to, and what is asked for there (RFC 9112, 3.2.1). Raises ValueError."""
     if not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError("it has characters that no URL has")
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("it begins with http:// or https://, and a host")
-    if "@" in parts.netloc:
+    scheme, found, rest = url.partition("://")
+    scheme = scheme.lower()
+    rest = rest.partition("#")[0]
+    end = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
+    authority, target = rest[:end], rest[end:]
+    if "@" in authority:
         raise ValueError("credentials do not belong in it; --token-file has the token")
-    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    host, colon, port = authority.rpartition(":")
+    if not colon or port.endswith("]"):  # none, or one within the address [::1]
+        host, port = authority, ""
+    if scheme not in _PORTS or not found or not host.strip("[]"):
+        raise ValueError("it begins with http:// or https://, and a host")
+    if host.startswith("[") != host.endswith("]") or (":" in host and not host.startswith("[")):
+        raise ValueError("its host is none")
+    if not all(0 < len(label) <= 63 for label in host.removesuffix(".").split(".")):  # RFC 1035, 2.3.4
+        raise ValueError("its host is none")
+    if port and not (port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536):
+        raise ValueError("its port is none")
+    origin = scheme, host.strip("[]").lower(), int(port) if port else _PORTS[scheme]
+    return origin, target if target.startswith("/") else f"/{target}"
 
 
-def _redirected(url: str, response: http.client.HTTPResponse) -> str:
-    target = urllib.parse.urljoin(url, response.headers.get("Location", ""))
+def _host(origin: Origin) -> str:
+    """As the Host header has it (RFC 9110, 7.2)."""
+    scheme, host, port = origin
+    named = f"[{host}]" if ":" in host else host
+    return named if port == _PORTS[scheme] else f"{named}:{port}"
+
+
+def _redirected(url: str, location: str) -> str:
+    from urllib.parse import urljoin  # redirects are rare
+
+    target = urljoin(url, location)
     try:
-        origin = _origin(target)
+        (scheme, host, _), _ = _parts(target)
     except ValueError:
         raise Unavailable("the service redirects to something that is no URL") from None
-    if url.startswith("https:") and origin[0] == "http":
-        raise Unavailable(f"the service redirects from https to plain http ({origin[1]})")
+    if url.startswith("https:") and scheme == "http":
+        raise Unavailable(f"the service redirects from https to plain http ({host})")
     return target
 
 

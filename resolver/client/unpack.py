@@ -2,40 +2,81 @@
 
 A reader that knows no links, devices, owners or sparse files has nothing to filter (compare CVE-2025-4517). It reads
 POSIX ustar with the `path` and `size` records of pax headers, and GNU long names.
+
+The tar comes in pieces, and what a file holds is written from these as they are: nothing is copied on the way.
 """
 
 from __future__ import annotations
 
 import os
+from zlib import adler32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
-
-    class Readable(Protocol):
-        """Gives the next bytes: as many as asked for, fewer only at the end."""
-
-        def read(self, count: int, /) -> bytes:
-            """The next `count` bytes."""
-            ...
-
+    from collections.abc import Iterable, Iterator
 
 _BLOCK = 512
-_CHUNK = 256 * 1024
 _LONGEST_HEADER = 64 * 1024
 _LONGEST_NUMBER = 18  # digits
 _ROOTS = ("site-packages", "bin")
 _FILE, _FOLDER, _PAX, _GNU_NAME = b"0\0", b"5", b"x", b"L"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_END = bytes(_BLOCK)
 
 
 class InvalidLayer(Exception):
     """The tar holds something that a layer does not have; the message says what."""
 
 
+class _Pieces:
+    """The tar as it comes. A piece is good until the next one is asked for."""
+
+    def __init__(self, pieces: Iterable[memoryview | bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._piece = memoryview(b"")
+        self._at = 0
+
+    def take(self, most: int) -> memoryview:
+        """The next bytes: one at least, `most` at the most."""
+        while self._at == len(self._piece):
+            if not self._next():
+                raise InvalidLayer("the archive ends too early")
+        taken = self._piece[self._at : self._at + most]
+        self._at += len(taken)
+        return taken
+
+    def exactly(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        end = self._at + count
+        if end <= len(self._piece):
+            content = self._piece[self._at : end].tobytes()
+            self._at = end
+            return content
+        parts = bytearray()
+        while len(parts) < count:
+            parts += self.take(count - len(parts))
+        return bytes(parts)
+
+    def skip(self, count: int) -> None:
+        """Leave the next `count` bytes out."""
+        while count:
+            count -= len(self.take(count))
+
+    def rest(self) -> Iterator[memoryview]:
+        """All that is left."""
+        yield self._piece[self._at :]
+        while self._next():
+            yield self._piece
+
+    def _next(self) -> bool:
+        piece = next(self._pieces, None)
+        self._piece, self._at = memoryview(piece or b""), 0
+        return piece is not None
+
+
 class _Entry:
     def __init__(self, header: bytes, extended: dict[str, str]) -> None:
-        if sum(header) - sum(header[148:156]) + 8 * 32 != _octal(header[148:156]):
+        if _sum(header) - sum(header[148:156]) + 8 * 32 != _octal(header[148:156]):
             raise InvalidLayer("a header's checksum is wrong")
         name = _text(header[:100])
         if header[257:263] == b"ustar\0" and header[345]:
@@ -47,16 +88,17 @@ class _Entry:
         self.size = _decimal(extended["size"]) if "size" in extended else _octal(header[124:136])
 
 
-def unpack(tar: Readable, folder: str) -> None:
+def unpack(pieces: Iterable[memoryview | bytes], folder: str) -> None:
     """Write what the tar holds into the empty `folder`. Modes become 0644 or 0755 under a umask of 022.
 
     Raises:
         InvalidLayer: something in it is not allowed, or stands there twice. Part of it may be written.
         OSError: it cannot be written.
     """
+    tar = _Pieces(pieces)
     made = {""}
     extended: dict[str, str] = {}
-    while (header := _exactly(tar, _BLOCK)).strip(b"\0"):
+    while (header := tar.exactly(_BLOCK)) != _END:
         entry = _Entry(header, extended)
         if entry.kind in (_PAX, _GNU_NAME):
             extended |= _extended(entry, tar)
@@ -68,17 +110,18 @@ def unpack(tar: Readable, folder: str) -> None:
             _write(tar, folder, entry, made)
         else:
             raise InvalidLayer(f"{entry.name!r} is neither a regular file nor a folder")
-    while rest := tar.read(_CHUNK):
-        if rest.strip(b"\0"):
+    for rest in tar.rest():
+        if rest.tobytes().strip(b"\0"):
             raise InvalidLayer("something follows the end of the archive")
 
 
-def _write(tar: Readable, folder: str, entry: _Entry, made: set[str]) -> None:
+def _write(tar: _Pieces, folder: str, entry: _Entry, made: set[str]) -> None:
     path = _path(entry.name)
     parent = path.rpartition("/")[0]
     if not parent:
         raise InvalidLayer(f"{path!r} is a file where a folder belongs")
-    _make(folder, parent, made)
+    if parent not in made:
+        _make(folder, parent, made)
     try:
         file = os.open(f"{folder}/{path}", _NEW, 0o755 if entry.executable else 0o644)
     except FileExistsError:
@@ -86,14 +129,14 @@ def _write(tar: Readable, folder: str, entry: _Entry, made: set[str]) -> None:
     try:
         left = entry.size
         while left:
-            chunk = _exactly(tar, min(left, _CHUNK))
-            left -= len(chunk)
-            while chunk:
-                chunk = chunk[os.write(file, chunk) :]
+            content = tar.take(left)
+            left -= len(content)
+            while content:
+                content = content[os.write(file, content) :]
         os.utime(file, (entry.mtime, entry.mtime))
     finally:
         os.close(file)
-    _exactly(tar, -entry.size % _BLOCK)
+    tar.skip(-entry.size % _BLOCK)
 
 
 def _make(folder: str, path: str, made: set[str]) -> None:
@@ -116,11 +159,11 @@ def _path(name: str) -> str:
     return name
 
 
-def _extended(entry: _Entry, tar: Readable) -> dict[str, str]:
+def _extended(entry: _Entry, tar: _Pieces) -> dict[str, str]:
     if entry.size > _LONGEST_HEADER:
         raise InvalidLayer("a header that is longer than any path")
-    content = _exactly(tar, entry.size)
-    _exactly(tar, -entry.size % _BLOCK)
+    content = tar.exactly(entry.size)
+    tar.skip(-entry.size % _BLOCK)
     if entry.kind == _GNU_NAME:
         return {"path": _text(content)}
     records = {}
@@ -137,11 +180,11 @@ def _extended(entry: _Entry, tar: Readable) -> dict[str, str]:
     return records
 
 
-def _exactly(tar: Readable, count: int) -> bytes:
-    content = tar.read(count)
-    if len(content) != count:
-        raise InvalidLayer("the archive ends too early")
-    return content
+def _sum(header: bytes) -> int:
+    # The low half of an Adler-32 is one more than the sum of the bytes modulo 65521 (RFC 1950, 8.2), which half a
+    # header's never reaches; `sum` alone would take as long as all else that is done for a header.
+    half = _BLOCK // 2
+    return (adler32(header[:half]) & 0xFFFF) + (adler32(header[half:]) & 0xFFFF) - 2
 
 
 def _octal(field: bytes) -> int:

@@ -112,6 +112,8 @@ class BundleServer:
         self.authorizations: list[str | None] = []
         self.polls = 0  # how often an operation is still running; none: requests are answered at once
         self.prefix = ""  # the path that all others begin with
+        self.ranges = True  # whether a Range is honoured
+        self.asked_ranges: list[str] = []
         self.blobs_at: str | None = None  # where GET /v1/blobs redirects to
         self.on_blob: Callable[[], None] = lambda: None
         self.closing = threading.Event()
@@ -225,6 +227,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self, body: Any) -> None:
         owner = self.server.owner
         owner.requests.append(self.path)
+        if "Range" in self.headers:
+            owner.asked_ranges.append(self.headers["Range"])
         owner.authorizations.append(self.headers.get("Authorization"))
         fault = owner.take_fault(self.path)
         if fault is not None and fault.kind == "hang":
@@ -246,6 +250,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         self._send(status, sent, headers, len(content))
 
+    def _ranged(self, content: bytes) -> tuple[int, bytes, dict[str, str]]:
+        match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if match is None or not self.server.owner.ranges:
+            return 200, content, {}
+        start, end = int(match[1]), len(content) - 1
+        return 206, content[start:], {"Content-Range": f"bytes {start}-{end}/{len(content)}"}
+
     def _answer(self, body: Any) -> tuple[int, bytes, dict[str, str]]:
         owner = self.server.owner
         if owner.token is not None and self.headers.get("Authorization") != f"Bearer {owner.token}":
@@ -264,7 +275,8 @@ class _Handler(BaseHTTPRequestHandler):
                 owner.on_blob()
                 if owner.blobs_at is not None:
                     return 307, b"", {"Location": f"{owner.blobs_at}{path}?signature=planted-signature"}
-            return 200, owner.blobs[match[1]], {"Content-Type": "application/octet-stream"}
+            status, content, headers = self._ranged(owner.blobs[match[1]])
+            return status, content, {"Content-Type": "application/octet-stream", **headers}
         return _json(404, {"type": "/problems/not-found", "title": "Not found", "status": 404})
 
     def _send(self, status: int, content: bytes, headers: dict[str, str], length: int | None = None) -> None:

@@ -76,6 +76,17 @@ def test_requirements_one_by_one() -> None:
     assert parsed("--requirement", "a>1", "--requirement", "b").requirements == "a>1\nb\n"
     assert parsed(LOCKSTEP_REQUIREMENT="a>1\nb").requirements == "a>1\nb\n"
     assert parsed("--requirement", "a", LOCKSTEP_REQUIREMENTS="b").requirements == "a\n"
+    assert (
+        parsed("--requirement", "-e .", "--requirement=--no-binary :all:").requirements == "-e .\n--no-binary :all:\n"
+    )
+
+
+def test_a_value_stands_behind_its_flag_or_is_attached(tmp_path: Path) -> None:
+    file = tmp_path / "r.txt"
+    file.write_text("a\n")
+    for words in (["-r", str(file)], [f"-r{file}"], ["--requirements", str(file)], [f"--requirements={file}"]):
+        assert parsed(*words, "--timeout=4", "--timeout", "5").requirements == "a\n"
+    assert parsed("-r", str(file), "--timeout=4", "--timeout", "5").timeout == 5.0
 
 
 def test_requirements_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +127,11 @@ def test_what_kubernetes_injects_for_services_is_ignored(name: str) -> None:
         (["--requirement", "a"], {"LOCKSTEP_HOST": "s3cret"}, "LOCKSTEP_HOST"),
         (["--requirement", "a", "--wait", "3"], {}, "--wait"),
         (["--requirement", "a", "--req", "b"], {}, "--req"),
+        (["--requirement"], {}, "--requirement"),
+        (["--requirement", "--timeout=3"], {}, "--requirement"),
+        (["-r", "-c", "s3cret"], {}, "--requirements"),
+        (["s3cret"], {}, "belongs to no flag"),
+        (["--timeout"], {"LOCKSTEP_REQUIREMENTS": "a"}, "--timeout"),
         (["--requirement", "a", "-r", "-"], {}, "given twice"),
         ([], {"LOCKSTEP_REQUIREMENTS": "a", "LOCKSTEP_REQUIREMENT": "b"}, "given twice"),
         (["-r", "no-such-file"], {}, "cannot read no-such-file"),

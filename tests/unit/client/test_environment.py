@@ -27,6 +27,12 @@ def test_glibc_tells_its_version() -> None:
     assert environment.libc() == " ".join(platform.libc_ver())
 
 
+def test_a_free_threaded_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "abiflags", "t")
+    with pytest.raises(Refused, match="free-threaded"):
+        environment.target()
+
+
 @pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13", "3.14"])
 def test_what_an_interpreter_reports_is_a_target_class(version: str) -> None:
     python = interpreter(version)

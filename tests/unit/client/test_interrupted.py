@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,3 +166,36 @@ def test_targets_are_apart(another: Callable[[Path], Client], server: BundleServ
         each.communicate(timeout=60)
     assert is_whole(clients[0], "old")
     assert is_whole(clients[1], "new")
+
+
+HEAVY = make_bundle(*({f"site-packages/heavy_{number}.bin": os.urandom(2_500_000)} for number in range(3)))
+
+
+def test_large_layers_come_several_at_a_time(client: Client, server: BundleServer) -> None:
+    server.serve("heavy\n", HEAVY)
+    client.flags = []  # compressed: no image config is fetched first
+    together = threading.Barrier(2)
+    met = threading.Event()
+
+    def on_blob() -> None:
+        if not met.is_set():
+            together.wait(30)  # breaks, and so fails the request, where nobody else comes
+            met.set()
+
+    server.on_blob = on_blob
+    assert client.fetch("heavy\n").returncode == 0
+    assert met.is_set()
+    sizes = [path.stat().st_size for path in (client.target / "site-packages").iterdir()]
+    assert sizes == [2_500_000] * 3
+
+
+def test_one_layer_that_cannot_be_had_ends_the_others(client: Client, server: BundleServer) -> None:
+    server.serve("heavy\n", HEAVY)
+    client.flags = []
+    server.fault(HEAVY.layers[0], "wrong-bytes")
+    server.fault(HEAVY.layers[1], "503", headers={"Retry-After": "40"})
+    started = time.monotonic()
+    done = client.fetch("heavy\n")
+    assert done.returncode == 76, done.stderr
+    assert time.monotonic() - started < 40
+    assert client.own() == {"lock"}

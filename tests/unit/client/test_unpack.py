@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.
 
 
 def unpacked(content: bytes, folder: Path) -> dict[str, bytes]:
-    unpack(io.BytesIO(content), str(folder))
+    unpack([content], str(folder))
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -38,6 +39,29 @@ def test_files_and_folders_in_every_form_of_tar(tmp_path: Path, form: int) -> No
         NESTED: b"nested",
     } | ({} if form == tarfile.USTAR_FORMAT else {LONG: b"long"})
     assert unpacked(make_tar(files, form=form), tmp_path) == files
+
+
+@pytest.mark.parametrize("size", [1, 511, 512, 513, 4096])
+def test_it_does_not_matter_where_a_piece_ends(tmp_path: Path, size: int) -> None:
+    files = {
+        LONG: b"long",
+        "site-packages/a.bin": bytes(range(256)) * 9,
+        "site-packages/empty": b"",
+        "bin/b": b"b" * 512,
+    }
+    content = make_tar(files)
+    buffer = bytearray(size)  # as it is received: each piece stands where the one before stood
+
+    def pieces() -> Iterator[memoryview]:
+        for start in range(0, len(content), size):
+            piece = content[start : start + size]
+            buffer[: len(piece)] = piece
+            yield memoryview(buffer)[: len(piece)]
+
+    unpack(pieces(), str(tmp_path))
+    assert {
+        str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
+    } == files
 
 
 def test_modes_and_times_are_the_layers(tmp_path: Path) -> None:
@@ -81,6 +105,14 @@ HOSTILE = {
     "our own record": make_tar(GOOD, (member(".lockstep.json"),)),
     "a root that is a file": make_tar({}, (member("site-packages"),)),
     "a folder that climbs": make_tar(GOOD, (member("site-packages/../..", tarfile.DIRTYPE),)),
+    "a folder that is a link": make_tar(
+        GOOD, (member("site-packages/l", tarfile.SYMTYPE, "/tmp"), member("site-packages/l/x"))
+    ),
+    "a hard link to what is outside": make_tar(GOOD, (member("bin/l", tarfile.LNKTYPE, "/etc/passwd"),)),
+    "nothing but dots": make_tar(GOOD, (member("..", tarfile.DIRTYPE),)),
+    "a global pax header": make_tar(GOOD, (member("site-packages/g", tarfile.XGLTYPE),)),
+    "a GNU long link": make_tar(GOOD, (member("././@LongLink", tarfile.GNUTYPE_LONGLINK),)),
+    "a contiguous file": make_tar(GOOD, (member("site-packages/c", tarfile.CONTTYPE),)),
     "a file twice": make_tar(GOOD, (member("site-packages/demo/__init__.py"),)),
     "a file, then a folder": make_tar(GOOD, (member("site-packages/demo/__init__.py", tarfile.DIRTYPE),)),
     "a folder, then a file": make_tar(GOOD, (member("site-packages/demo"),)),
@@ -98,7 +130,7 @@ def test_hostile_archives_are_refused_and_reach_nothing_outside(tmp_path: Path, 
     folder = tmp_path / "in" / "side"
     folder.mkdir(parents=True)
     with pytest.raises(InvalidLayer):
-        unpack(io.BytesIO(content), str(folder))
+        unpack([content], str(folder))
     assert {path.name for path in tmp_path.rglob("*")} <= {"in", "side", "site-packages", "demo", "__init__.py", "x"}
     assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
 
@@ -120,12 +152,14 @@ def pax(records: dict[str, str]) -> bytes:
         {"path": "site-packages/a\0b"},
         {"GNU.sparse.major": "1"},
         {"comment": "c" * 100_000},
+        {"size": "99999999999999999999"},
+        {"size": "100000"},
     ],
-    ids=["climbs", "absolute", "NUL", "sparse", "endless"],
+    ids=["climbs", "absolute", "NUL", "sparse", "endless", "a size beyond all", "a size beyond the end"],
 )
 def test_hostile_pax_headers_are_refused(tmp_path: Path, records: dict[str, str]) -> None:
     with pytest.raises(InvalidLayer):
-        unpack(io.BytesIO(pax(records)), str(tmp_path))
+        unpack([pax(records)], str(tmp_path))
 
 
 @given(position=st.integers(0, 1023), byte=st.integers(0, 255))
@@ -145,4 +179,4 @@ def test_a_changed_header_is_refused_or_harmless(
 @given(content=st.binary(max_size=2048))
 def test_no_bytes_make_it_stumble(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     with pytest.raises(InvalidLayer):
-        unpack(io.BytesIO(content + b"\1"), str(tmp_path_factory.mktemp("random")))
+        unpack([content + b"\1"], str(tmp_path_factory.mktemp("random")))
