@@ -3,12 +3,14 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from resolver.api.ready import Ready
 from resolver.service.asked import Asked
 from resolver.service.contents import Contents
 from resolver.service.delegation import Answering
 from resolver.service.inspect import Inspecting
 from resolver.service.operations import Operations
 from resolver.service.requests import Requests
+from resolver.service.streams import Streams
 from resolver.service.warm import Warming
 from resolver.service.workloads import Workloads
 from resolver.telemetry import Metrics
@@ -17,18 +19,21 @@ from resolver.telemetry import Metrics
 @dataclass(frozen=True, slots=True)
 class Services:
     """The use cases behind the routes. `degraded` names the shared parts that cannot be reached just now;
-    `client` is the client's zipapp."""
+    `client` is the client's zipapp; `tell_request` logs one that was answered."""
 
     requests: Requests
     resolving: Answering
+    ready: Ready
     asked: Asked
     warming: Warming
     operations: Operations
     inspecting: Inspecting
     workloads: Workloads
     contents: Contents
+    streams: Streams
     metrics: Metrics
     degraded: Callable[[], Awaitable[list[str]]]
     client: bytes
     max_body: int
     max_wait: float
+    tell_request: Callable[..., None]
