@@ -1,6 +1,7 @@
 """The composition root: the only module that names concrete classes. Read it to see what the service is made of."""
 
 import asyncio
+import gc
 import math
 import os
 import signal
@@ -21,6 +22,7 @@ from starlette.types import ASGIApp
 from resolver.api import problems
 from resolver.api.app import build_app
 from resolver.api.context import Services
+from resolver.api.ready import Ready
 from resolver.bundles.builder import ProcessLayerBuilder
 from resolver.client.build import archive
 from resolver.domain.errors import LockstepError
@@ -46,16 +48,18 @@ from resolver.service.lock_making import LockMaking
 from resolver.service.locking import Locking
 from resolver.service.materialise import Materialising
 from resolver.service.operations import Operations
+from resolver.service.pinned import Pinned
 from resolver.service.policies import Bounded, Measured, MeasuredLayers
 from resolver.service.requests import Requests
 from resolver.service.resolve import Resolving
 from resolver.service.retain import Retaining, Rules, collect_again_and_again
 from resolver.service.shared_parts import SharedParts
+from resolver.service.streams import Streams
 from resolver.service.uses import ClaimedWheels, Uses
 from resolver.service.warm import Warming
 from resolver.service.workloads import Workloads
 from resolver.settings import Settings
-from resolver.telemetry import Metrics, configure_logging
+from resolver.telemetry import CountedFetches, Metrics, configure_logging, request_log
 from resolver.upstream.pages import SimplePages
 from resolver.upstream.probe import HttpProbe
 from resolver.upstream.transfer import index_client
@@ -69,6 +73,10 @@ from storage.protocols import BlobJanitor, BlobLinks, BlobStore
 log = structlog.get_logger(__name__)
 
 _GAUGES_EVERY = 60.0
+_TRUSTED = timedelta(seconds=1)
+"""How long a blob that is being served is not hashed again; less than a client takes to ask anew for wrong bytes."""
+_KEEP_ALIVE = 75
+"""Seconds that an idle connection is kept: a client that unpacks for a while finds it again."""
 
 
 def serve(settings: Settings) -> int:
@@ -95,10 +103,12 @@ async def _serve(settings: Settings) -> int:
                 access_log=False,
                 server_header=False,
                 lifespan="off",
+                timeout_keep_alive=_KEEP_ALIVE,
             ),
             operations,
             settings.shutdown_grace,
         )
+        gc.freeze()  # what is here stays: collections of garbage need not look at it again and again
         await server.serve()
     log.info("service.stopped")
     return 0
@@ -155,6 +165,10 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         metrics = Metrics()
         indexes = configured_indexes(settings)
 
+        # Processes that take their time to say what they are; the rest is made ready meanwhile.
+        discovering = asyncio.create_task(discover(os.environ.get("PATH", os.defpath), settings.interpreters, scratch))
+        stack.push_async_callback(_ended, discovering)
+
         # The stores: bytes by digest, references by key.
         blobs, links = await open_blobs(settings, scratch)
         metadata = await open_metadata(settings)
@@ -180,20 +194,26 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         pages = SimplePages(http)
         stack.push_async_callback(pages.close)
         downloads = WheelDownloads(
-            http, pages, blobs, exclusive, parallel=settings.parallel_downloads, observer=_CountedFetches(metrics)
+            http, pages, blobs, exclusive, parallel=settings.parallel_downloads, observer=CountedFetches(metrics)
         )
         stack.push_async_callback(downloads.close)
 
         # What is in use is told to the stores, so that a collection, here or elsewhere, leaves it alone.
         rules = retention_rules(settings)
-        uses = Uses(metadata.artifacts, metadata.workloads, every=rules.grace / 4)
+        uses = Uses(
+            metadata.artifacts,
+            metadata.workloads,
+            every=rules.grace / 4,
+            forgotten=max(rules.seen, rules.grace),
+        )
+        stack.push_async_callback(uses.close)
         wheels = ClaimedWheels(downloads, metadata.contents, every=rules.grace / 4)
-        healing = Healing(blobs, metadata.contents)
+        healing = Healing(blobs, metadata.contents, mended=lambda: ready.clear())
         stack.push_async_callback(healing.close)
 
         # The engine. Bounded inside measured: what is measured is what a caller waits for, its turn included.
         # Single flight stands around both, in Resolving: those who join a flight take no place in the queue.
-        interpreters = await discover(os.environ.get("PATH", os.defpath), settings.interpreters, scratch)
+        interpreters = await discovering
         locker: Locker = Bounded(
             _engine(settings, folder, scratch, interpreters), parallel=settings.parallel_resolves, queue=settings.queue
         )
@@ -238,12 +258,14 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         )
         stack.push_async_callback(making.close)
         metrics.single_flight_waiters.set_function(lambda: making.under_way)
+        pinned = Pinned(metadata.pins, uses, builder.toolchain, platforms=settings.platforms)
         resolving = Resolving(
             metadata,
             book,
             making,
             materialising,
             uses,
+            pinned,
             platforms=settings.platforms,
             # A mode that prefers the store takes a lock of any age: there is none of a hundred years.
             fresh_for=timedelta(seconds=settings.fresh_for) if settings.network == "online" else timedelta(days=36500),
@@ -260,11 +282,22 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
             stack.push_async_callback(_ended, working)
         asked = Asked(metadata.asked, requests, settings.platforms)
         stack.push_async_callback(asked.close)
+        ready = Ready(pinned, asked, metrics.resolve_requests.labels(outcome="pinned").inc)
+        stack.push_async_callback(ready.close)
+        streams = Streams(
+            parallel=settings.streams,
+            queue=settings.stream_queue,
+            patience=settings.stream_wait,
+            memory=settings.stream_memory,
+            refused=metrics.blob_streams_refused.inc,
+        )
+        metrics.blob_streams.set_function(lambda: streams.under_way)
+        metrics.blob_streams_waiting.set_function(lambda: streams.waiting)
         operations = Operations(metadata.operations, limit=settings.queue)
         stack.push_async_callback(operations.close, 0.0)
         shared = SharedParts({"database": metadata.ping, "blob store": blobs.ping}, health)
         stack.push_async_callback(shared.close)
-        contents = Contents(blobs, metadata.artifacts, healing, links)
+        contents = Contents(blobs, metadata.artifacts, healing, links, trusted=_TRUSTED)
         images = Images(
             blobs, metadata.images, metadata.contents, contents, book, materialising, uses, every=rules.grace / 4
         )
@@ -280,6 +313,7 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
                 Services(
                     requests=requests,
                     resolving=answering,
+                    ready=ready,
                     asked=asked,
                     warming=Warming(answering, requests, asked, parallel=settings.parallel_warm),
                     operations=operations,
@@ -287,11 +321,13 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
                     workloads=Workloads(metadata.workloads, metadata.locks),
                     contents=contents,
                     images=images,
+                    streams=streams,
                     metrics=metrics,
                     degraded=shared.degraded,
-                    client=archive(),
+                    client=await asyncio.to_thread(archive, [each.path for each in interpreters.values()]),
                     max_body=settings.max_body,
                     max_wait=settings.max_wait,
+                    tell_request=request_log(settings.log_format, settings.log_level),
                 ),
                 answers=settings.role != "worker",
             ),
@@ -306,7 +342,7 @@ def _explained(found: Exception | Refusal) -> dict[str, Any]:
     return problems.of_refusal(found, "")
 
 
-async def _ended(task: asyncio.Task[None]) -> None:
+async def _ended(task: asyncio.Task[Any]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -364,17 +400,6 @@ def _engine(settings: Settings, folder: Path, scratch: Path, interpreters: Mappi
         return UvLocker(cache, timeout=timeout, memory=memory, http_timeout=http_timeout, workspace=scratch)
     paths = {python: interpreter.path for python, interpreter in interpreters.items()}
     return PipLocker(paths, cache, timeout=timeout, memory=memory, http_timeout=http_timeout, workspace=scratch)
-
-
-class _CountedFetches:
-    """Tells the metrics how fetches of wheels ended."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def fetched(self, result: str, bytes: int) -> None:  # noqa: A002 - the observer's own word
-        self._metrics.upstream_fetches.labels(result=result).inc()
-        self._metrics.upstream_bytes.inc(bytes)
 
 
 async def _measure_store(blobs: BlobJanitor, metrics: Metrics) -> None:

@@ -133,6 +133,12 @@ class Settings(BaseSettings):
     parallel_downloads: int = Field(16, description="wheels fetched at once", ge=1)
     parallel_builds: int = Field(default_factory=lambda: os.cpu_count() or 1, description="layers built at once", ge=1)
     queue: int = Field(512, description="requests that may wait for a resolve; past it: busy", ge=1)
+    streams: int = Field(64, description="large blobs sent at once", ge=1)
+    stream_memory: int = Field(
+        64 << 20, description="bytes of blobs in memory on their way out, all streams together", ge=1 << 20
+    )
+    stream_queue: int = Field(1024, description="requests for large blobs that may wait; past it: busy", ge=1)
+    stream_wait: Seconds = Field(15.0, description="the longest that one of them waits; past it: busy")
     shutdown_grace: Seconds = Field(25.0, description="after SIGTERM, how long work under way may still take")
 
     @classmethod

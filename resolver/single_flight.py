@@ -18,14 +18,21 @@ class SingleFlight(Generic[K, V]):
     def __len__(self) -> int:
         return len(self._tasks)
 
+    def __contains__(self, key: K) -> bool:
+        return key in self._tasks
+
     async def do(self, key: K, work: Callable[[], Coroutine[Any, Any, V]]) -> V:
         """The result of the work under way for the key, started now if there is none. Raises what the work raises."""
+        return await asyncio.shield(self.begin(key, work))
+
+    def begin(self, key: K, work: Callable[[], Coroutine[Any, Any, V]]) -> "asyncio.Task[V]":
+        """The work under way for the key, started now if there is none; nobody has to wait for it."""
         task = self._tasks.get(key)
         if task is None:
             task = asyncio.get_running_loop().create_task(work())
             self._tasks[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
-        return await asyncio.shield(task)
+        return task
 
     def _forget(self, key: K, task: asyncio.Task[V]) -> None:
         if self._tasks.get(key) is task:

@@ -19,6 +19,10 @@ class InvalidDigest(ValueError):
     """The text is not a digest that Lockstep uses: `sha256:` and 64 lower-case hexadecimal digits."""
 
 
+CHUNK = 1 << 20
+"""Bytes of a content that are read, hashed and written at a time, unless somebody asks for fewer."""
+
+
 class Digest(str):
     """The name of a content: `sha256:<hex>` (OCI image-spec, descriptor, "Digests")."""
 

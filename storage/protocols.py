@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from storage.content import Digest
+from storage.content import CHUNK, Digest
 from storage.records import (
     AskedRecord,
     BlobInfo,
@@ -18,6 +18,7 @@ from storage.records import (
     Claims,
     ContentRecord,
     Hold,
+    Holders,
     JobRecord,
     Keep,
     LayerRecord,
@@ -27,8 +28,10 @@ from storage.records import (
     LockSummary,
     OperationRecord,
     Page,
+    PinName,
     PinRecord,
     Resolution,
+    Standing,
     WorkloadRecord,
 )
 
@@ -40,8 +43,10 @@ class BlobReader(Protocol):
         """Bytes of the blob, or None where it is not here."""
         ...
 
-    def read(self, digest: Digest, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
-        """The blob from byte `start`, `length` bytes of it (None: to its end), in chunks of 1 MiB at most.
+    def read(
+        self, digest: Digest, start: int = 0, length: int | None = None, most: int = CHUNK
+    ) -> AsyncIterator[bytes]:
+        """The blob from byte `start`, `length` bytes of it (None: to its end), in chunks of `most` bytes at most.
 
         Raises:
             BlobNotFound: before the first chunk.
@@ -152,6 +157,12 @@ class PinStore(Protocol):
         """The revision's pin for the key."""
         ...
 
+    async def standing(self, name: PinName, refreshes: bool, key: str, target: str, toolchain: str) -> Standing | None:
+        """What the revision's pin for the key says for the target class, and that lock's bundle by the toolchain; in
+        one read. Where `refreshes` is set, the workload's number of refreshes stands behind `name.revision`. None where
+        there is no pin, or none of its locks covers the target class."""
+        ...
+
     async def newest(self, namespace: str, workload: str, key: str, after: datetime | None) -> PinRecord | None:
         """The newest pin of any revision for the key, made after that time, that is not stale."""
         ...
@@ -165,12 +176,18 @@ class PinStore(Protocol):
         held on the strength of those. Returns the pin that stands."""
         ...
 
-    async def page(self, namespace: str | None, cursor: str | None, limit: int) -> Page[PinRecord]:
-        """Pins, newest first."""
+    async def page(
+        self, namespace: str | None, cursor: str | None, limit: int, *, lock: Digest | None = None
+    ) -> Page[PinRecord]:
+        """Pins, newest first; those of a namespace, those that hold a lock."""
         ...
 
-    async def of_locks(self, digests: Collection[Digest]) -> dict[Digest, list[PinRecord]]:
-        """The pins that hold each of these locks."""
+    async def holders(self, digests: Collection[Digest]) -> dict[Digest, Holders]:
+        """Which pins hold each of these locks; a lock that is not here has none."""
+        ...
+
+    async def holds(self, lock: Digest, key: str) -> bool:
+        """Whether a pin for the key holds the lock."""
         ...
 
 
@@ -192,6 +209,11 @@ class WorkloadStore(Protocol):
     async def see(self, namespace: str, workload: str, at: datetime) -> None:
         """Record that the workload asked for something. To be done before its pins are read: a workload that is being
         forgotten at that moment is then seen too early to be forgotten, or forgotten whole."""
+        ...
+
+    async def see_all(self, seen: Collection[tuple[str, str]], at: datetime) -> None:
+        """Record of all of these, by namespace and name, that they asked for something by then; none is seen earlier
+        for it than it was."""
         ...
 
     async def unseen(self, before: datetime, limit: int) -> list[tuple[str, str]]:

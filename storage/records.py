@@ -87,6 +87,23 @@ class PinRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class PinName:
+    """Which workload's revision a pin is of."""
+
+    namespace: str
+    workload: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holders:
+    """The pins that hold a lock: how many (1000 stands for that many or more), and the `newest` few of them."""
+
+    count: int
+    newest: tuple[PinName, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
     """New revisions take this lock until the next refresh."""
 
@@ -139,6 +156,18 @@ class BundleRecord:
     unpacked_size: int
     created: datetime
     warnings: tuple[dict[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a pin says for one target class: which of its locks, and that lock's bundle, if there is a record of one.
+    `seen`: when its workload was last seen."""
+
+    pin: PinName
+    lock: Digest
+    stale: bool
+    seen: datetime | None
+    bundle: BundleRecord | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from starlette.types import ASGIApp
 
 from resolver.api import blobs, errors, health, locks, oci, oci_errors, operations, resolve, schemas, warm
 from resolver.api.context import Services
-from resolver.api.edge import Edge
+from resolver.api.edge import Edge, Named
+from resolver.api.ready_first import ReadyFirst
 
 
 def build_app(services: Services, *, answers: bool = True) -> ASGIApp:
@@ -28,7 +29,8 @@ def build_app(services: Services, *, answers: bool = True) -> ASGIApp:
         app.include_router(part.build_router(services))
     errors.install(app)
     _describe_problems(app)
-    return Edge(app, max_body=services.max_body)
+    # Request ids are known to all that happens inside; the body is bounded before anybody reads it.
+    return Edge(ReadyFirst(Named(app), services.ready), max_body=services.max_body, tell=services.tell_request)
 
 
 def _describe_problems(app: FastAPI) -> None:

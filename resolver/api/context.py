@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from resolver.api.ready import Ready
 from resolver.service.asked import Asked
 from resolver.service.contents import Contents
 from resolver.service.delegation import Answering
@@ -12,6 +13,7 @@ from resolver.service.images import Images
 from resolver.service.inspect import Inspecting
 from resolver.service.operations import Operations
 from resolver.service.requests import Requests
+from resolver.service.streams import Streams
 from resolver.service.warm import Warming
 from resolver.service.workloads import Workloads
 from resolver.telemetry import Metrics
@@ -24,11 +26,12 @@ async def everyone(request: Request) -> None:
 @dataclass(frozen=True, slots=True)
 class Services:
     """The use cases behind the routes. `degraded` names the shared parts that cannot be reached just now;
-    `client` is the client's zipapp; `admit` raises Unauthenticated, with its challenge, or Forbidden for an OCI
-    client's request that is not to be answered."""
+    `client` is the client's zipapp; `tell_request` logs one that was answered; `admit` raises Unauthenticated, with its
+    challenge, or Forbidden for an OCI client's request that is not to be answered."""
 
     requests: Requests
     resolving: Answering
+    ready: Ready
     asked: Asked
     warming: Warming
     operations: Operations
@@ -36,9 +39,11 @@ class Services:
     workloads: Workloads
     contents: Contents
     images: Images
+    streams: Streams
     metrics: Metrics
     degraded: Callable[[], Awaitable[list[str]]]
     client: bytes
     max_body: int
     max_wait: float
+    tell_request: Callable[..., None]
     admit: Callable[[Request], Awaitable[None]] = everyone

@@ -1,28 +1,44 @@
 """The outermost layer of HTTP: request ids, the body limit, one log line a request, a net for what nobody caught."""
 
+import os
 import re
 import time
-import uuid
+from collections.abc import Callable
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resolver.api import problems
 from resolver.domain.errors import RequestTooLarge
 
-HEADER = "X-Request-ID"
+_HEADER = b"x-request-id"
 _ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 log = structlog.get_logger(__name__)
 
 
-class Edge:
-    """Wraps the whole application."""
+class Named:
+    """Has every event of the log that the application tells while it answers bear the request's id."""
 
-    def __init__(self, app: ASGIApp, *, max_body: int) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        with structlog.contextvars.bound_contextvars(request_id=scope["state"]["request_id"]):
+            await self._app(scope, receive, send)
+
+
+class Edge:
+    """Wraps the whole application. `tell` logs a request that was answered."""
+
+    def __init__(self, app: ASGIApp, *, max_body: int, tell: Callable[..., None]) -> None:
+        self._app = app
+        self._tell = tell
         self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -30,29 +46,43 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(HEADER, "")
-        request_id = given if _ACCEPTABLE.fullmatch(given) else uuid.uuid4().hex
+        request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         answer = _Answer(send, request_id)
         started = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                await self._app(scope, _Bounded(receive, self._max_body), answer)
-            except Exception as failure:
-                # Starlette answers what nobody caught with a 500 and raises it again, for us to tell.
-                log.exception("request.failed", method=scope["method"], path=scope["path"], error=repr(failure))
-                if not answer.status:
-                    await problems.respond(problems.of_exception(failure, request_id))(scope, receive, answer)
-            finally:
-                if scope["path"] not in _QUIET:
-                    log.info(
-                        "request",
-                        method=scope["method"],
-                        path=scope["path"],
-                        status=answer.status,
-                        bytes=answer.sent,
-                        seconds=round(time.perf_counter() - started, 4),
-                    )
+        try:
+            await self._app(scope, _Bounded(receive, self._max_body), answer)
+        except Exception as failure:
+            # Starlette answers what nobody caught with a 500 and raises it again, for us to tell.
+            log.exception(
+                "request.failed",
+                request_id=request_id,
+                method=scope["method"],
+                path=scope["path"],
+                error=repr(failure),
+            )
+            if not answer.status:
+                await problems.respond(problems.of_exception(failure, request_id))(scope, receive, answer)
+        finally:
+            if scope["path"] not in _QUIET:
+                self._tell(
+                    request_id=request_id,
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=answer.status,
+                    bytes=answer.sent,
+                    seconds=round(time.perf_counter() - started, 4),
+                )
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's own, where it is one; else a new one."""
+    for name, value in scope["headers"]:
+        if name == _HEADER:
+            given: str = value.decode("latin-1")
+            if _ACCEPTABLE.fullmatch(given):
+                return given
+    return os.urandom(16).hex()
 
 
 class _Answer:
@@ -67,7 +97,7 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            MutableHeaders(scope=message)[HEADER] = self._request_id
+            message["headers"] = [*message.get("headers", ()), (_HEADER, self._request_id.encode())]
         elif message["type"] == "http.response.body":
             self.sent += len(message.get("body", b""))
         await self._send(message)

@@ -2,15 +2,17 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
+from pydantic import BaseModel
 
 from resolver.api import problems, render, schemas
 from resolver.api.context import Services
+from resolver.api.streaming import is_current
 from resolver.domain.inspection import requirements_text
 from storage.content import Digest
 
-_IMMUTABLE = {"Cache-Control": "public, max-age=31536000, immutable"}
+_IMMUTABLE = "public, max-age=31536000, immutable"
 
 Limit = Annotated[int, Query(ge=1, le=500)]
 DigestPath = Annotated[str, Path(description="sha256:…", examples=["sha256:" + "0" * 64])]
@@ -21,43 +23,52 @@ def build_router(services: Services) -> APIRouter:
     """The routes, on these use cases."""
     router = APIRouter(prefix="/v1", responses=problems.responses(422, 500, 503))
     found = problems.responses(404)
+    unchanged = {304: {"description": "Not modified"}, **found}
     written = problems.responses(507)
 
-    @router.get("/locks", tags=["locks"], summary="Locks, newest first")
+    @router.get("/locks", tags=["locks"], summary="Locks, newest first", response_model=schemas.LockPage)
     async def locks(
         package: Annotated[str | None, Query(max_length=256, description="those with this package")] = None,
         namespace: Annotated[str | None, Query(max_length=256, description="those that its pins hold")] = None,
         cursor: Cursor = None,
         limit: Limit = 50,
-    ) -> schemas.LockPage:
+    ) -> Response:
         page = await services.inspecting.page(package, namespace, cursor, limit)
-        return schemas.LockPage(items=[render.lock_item(item) for item in page.items], cursor=page.cursor)
+        return _json(schemas.LockPage(items=[render.lock_item(item) for item in page.items], cursor=page.cursor))
 
-    @router.get("/locks/{digest}", tags=["locks"], summary="One lock, whole", responses=found)
-    async def lock(digest: DigestPath) -> schemas.LockDetail:
-        return render.lock_detail(*await services.inspecting.describe(Digest(digest)))
+    @router.get(
+        "/locks/{digest}",
+        tags=["locks"],
+        summary="One lock, whole",
+        response_model=schemas.LockDetail,
+        responses=unchanged,
+    )
+    async def lock(digest: DigestPath, request: Request) -> Response:
+        answer = _json(render.lock_detail(*await services.inspecting.describe(Digest(digest))))
+        # Its pins come and go.
+        return _unless_current(request, answer, f'"{Digest.of(bytes(answer.body))}"', "no-cache")
 
     @router.get(
         "/locks/{digest}/pylock.toml",
         tags=["locks"],
         summary="PEP 751",
-        responses={200: {"content": {"application/toml": {"schema": {"type": "string"}}}}, **found},
+        responses={200: {"content": {"application/toml": {"schema": {"type": "string"}}}}, **unchanged},
         response_class=Response,
     )
-    async def pylock(digest: DigestPath) -> Response:
+    async def pylock(digest: DigestPath, request: Request) -> Response:
         content = (await services.inspecting.lock(Digest(digest))).content
-        return Response(content, media_type="application/toml", headers={"ETag": f'"{digest}"', **_IMMUTABLE})
+        return _unless_current(request, Response(content, media_type="application/toml"), f'"{digest}"', _IMMUTABLE)
 
     @router.get(
         "/locks/{digest}/requirements.txt",
         tags=["locks"],
         summary="pip's form, with hashes",
-        responses=found,
+        responses=unchanged,
         response_class=PlainTextResponse,
     )
-    async def requirements(digest: DigestPath) -> Response:
-        text = requirements_text((await services.inspecting.lock(Digest(digest))).pylock)
-        return PlainTextResponse(text, headers=_IMMUTABLE)
+    async def requirements(digest: DigestPath, request: Request) -> Response:
+        answer = PlainTextResponse(requirements_text((await services.inspecting.lock(Digest(digest))).pylock))
+        return _unless_current(request, answer, f'"{Digest.of(bytes(answer.body))}"', _IMMUTABLE)
 
     @router.get("/locks/{a}/diff/{b}", tags=["locks"], summary="What changes from a to b", responses=found)
     async def diff(a: DigestPath, b: DigestPath) -> schemas.LockDiff:
@@ -72,12 +83,15 @@ def build_router(services: Services) -> APIRouter:
     async def why(digest: DigestPath, package: Annotated[str, Path(max_length=256)]) -> schemas.WhyAnswer:
         return render.why(digest, package, await services.inspecting.why(Digest(digest), package))
 
-    @router.get("/pins", tags=["pins"], summary="Who runs what, newest first")
+    @router.get("/pins", tags=["pins"], summary="Who runs what, newest first", response_model=schemas.PinPage)
     async def pins(
-        namespace: Annotated[str | None, Query(max_length=256)] = None, cursor: Cursor = None, limit: Limit = 50
-    ) -> schemas.PinPage:
-        page = await services.inspecting.pins(namespace, cursor, limit)
-        return schemas.PinPage(items=[render.pin(item) for item in page.items], cursor=page.cursor)
+        namespace: Annotated[str | None, Query(max_length=256)] = None,
+        lock: Annotated[str | None, Query(description="those that hold this lock, sha256:…")] = None,
+        cursor: Cursor = None,
+        limit: Limit = 50,
+    ) -> Response:
+        page = await services.inspecting.pins(namespace, Digest(lock) if lock else None, cursor, limit)
+        return _json(schemas.PinPage(items=[render.pin(item) for item in page.items], cursor=page.cursor))
 
     @router.delete(
         "/pins/{namespace}/{workload}",
@@ -98,3 +112,17 @@ def build_router(services: Services) -> APIRouter:
         return render.workload(await services.workloads.hold(namespace, workload, Digest(body.lock)))
 
     return router
+
+
+def _json(answer: BaseModel) -> Response:
+    """It was checked when it was made: it need not be once more on its way out."""
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _unless_current(request: Request, answer: Response, etag: str, cache: str) -> Response:
+    """The answer, or, where the caller has it already, no more than that."""
+    headers = {"ETag": etag, "Cache-Control": cache}
+    if is_current(request, etag):
+        return Response(status_code=304, headers=headers)
+    answer.headers.update(headers)
+    return answer

@@ -13,9 +13,9 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from resolver.api import oci_errors
-from resolver.api.blobs import answering
 from resolver.api.context import Services
 from resolver.api.oci_errors import PREFIX
+from resolver.api.streaming import answer_blob, is_current
 from resolver.domain.errors import NotFound
 from resolver.service.images import Stored
 from storage.content import INDEX, MANIFEST, Digest
@@ -54,7 +54,6 @@ _BLOB: dict[str, Any] = {
 def build_router(services: Services) -> APIRouter:
     """The routes, on these use cases."""
     images = services.images
-    serve_blob = answering(services)
 
     async def admitted(request: Request) -> None:
         await services.admit(request)
@@ -104,7 +103,7 @@ def build_router(services: Services) -> APIRouter:
         await images.require(name)
         if wanted is None:
             raise NotFound("blob", digest)
-        answer = await serve_blob(request, wanted, "application/octet-stream")
+        answer = await answer_blob(services, request, wanted, "application/octet-stream")
         if answer.status_code == 416:
             refused = oci_errors.respond(json.loads(bytes(answer.body)))
             refused.headers["Content-Range"] = answer.headers["Content-Range"]
@@ -156,7 +155,6 @@ def _document(found: Stored, caching: str, request: Request) -> Response:
         "Cache-Control": caching,
         **_VERSION,
     }
-    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
-    if headers["ETag"] in known:
+    if is_current(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     return Response(found.content, headers=headers, media_type=found.descriptor.media_type)

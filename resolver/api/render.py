@@ -9,7 +9,7 @@ from resolver.domain.locks import Lock, tool_facts
 from resolver.service.inspect import Described
 from resolver.service.resolve import Answer
 from storage.content import MANIFEST
-from storage.records import PinRecord, WorkloadRecord
+from storage.records import PinName, PinRecord, WorkloadRecord
 
 
 def answer(found: Answer) -> schemas.ResolveAnswer:
@@ -44,7 +44,7 @@ def answer(found: Answer) -> schemas.ResolveAnswer:
     )
 
 
-def pin_name(pin: PinRecord) -> schemas.PinName:
+def pin_name(pin: PinRecord | PinName) -> schemas.PinName:
     """Which pin."""
     return schemas.PinName(namespace=pin.namespace, workload=pin.workload, revision=pin.revision)
 
@@ -70,7 +70,8 @@ def lock_item(described: Described) -> schemas.LockItem:
         requirements=[*described.lock.requirements],
         package_count=described.lock.package_count,
         targets=[*described.lock.targets],
-        pins=[pin_name(record) for record in described.pins],
+        pins=[pin_name(name) for name in described.pins.newest],
+        pin_count=described.pins.count,
     )
 
 

@@ -37,7 +37,10 @@ def build_router(services: Services) -> APIRouter:
             return await _outcome(services, asked, progress, identifier)
 
         outcome = await services.operations.run("resolve", work, min(body.wait, services.max_wait))
-        return respond(outcome)
+        response = respond(outcome)
+        if isinstance(outcome, Done):
+            services.ready.remember(await request.body(), asked, outcome.result, bytes(response.body))
+        return response
 
     return router
 

@@ -174,7 +174,8 @@ class LockItem(BaseModel):
     requirements: list[str]
     package_count: int
     targets: list[str]
-    pins: list[PinName]
+    pins: list[PinName] = Field(description="the newest few that hold it; `GET /v1/pins?lock=` has them all")
+    pin_count: int = Field(description="how many hold it; 1000: that many or more")
 
 
 class LockPage(BaseModel):

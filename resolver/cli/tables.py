@@ -35,14 +35,13 @@ def locks(items: list[dict[str, Any]]) -> RenderableType:
     """Locks in the order of the list."""
     table = _table("lock", "created (UTC)", ">packages", "targets", "pins", "requirements")
     for item in items:
-        pins = (f"{pin['namespace']}/{pin['workload']}@{pin['revision']}" for pin in item["pins"])
         _row(
             table,
             short(item["digest"]),
             _moment(item["created"]),
             item["package_count"],
             _several(item["targets"]),
-            _several(pins),
+            _several(_holders(item)),
             _several(item["requirements"]),
         )
     return table
@@ -52,14 +51,13 @@ def lock(body: dict[str, Any]) -> RenderableType:
     """One lock: its facts, then its packages by name."""
     facts = Table.grid(Column(no_wrap=True), Column(overflow="fold"), padding=(0, 2))
     indexes = _several(package["index"] for package in body["packages"] if package["index"])
-    pins = (f"{pin['namespace']}/{pin['workload']}@{pin['revision']}" for pin in body["pins"])
     for name, value in (
         ("lock", body["digest"]),
         ("created", f"{_moment(body['created'])} UTC"),
         ("targets", _several(body["targets"])),
         ("requirements", _several(body["requirements"])),
         ("constraints", _several(body["constraints"])),
-        ("pins", _several(pins)),
+        ("pins", _several(_holders(body))),
         ("indexes", indexes),
     ):
         if value:
@@ -170,6 +168,12 @@ def _row(table: Table, *cells: object) -> None:
 
 def _text(text: str) -> Text:
     return Text(plain(text))
+
+
+def _holders(lock: dict[str, Any]) -> list[str]:
+    shown = [f"{pin['namespace']}/{pin['workload']}@{pin['revision']}" for pin in lock["pins"]]
+    more = lock["pin_count"] - len(shown)
+    return [*shown, f"{more} more"] if more > 0 else shown
 
 
 def _several(texts: Iterable[str]) -> str:

@@ -36,6 +36,8 @@ from storage.content import Digest
 from storage.records import PinRecord, Resolution, WorkloadRecord
 
 _OWN_PREFIX = "@"  # no name and no label value of Kubernetes has one
+UNNAMED = f"{_OWN_PREFIX}refresh-"
+"""The revisions of a workload that has none of its own: this, and the number of its refreshes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ def revision_of(workload: Workload, record: WorkloadRecord) -> str:
         InvalidRequest: the caller's own name for it is empty, or could be taken for one of those.
     """
     if workload.revision is None:
-        return f"{_OWN_PREFIX}refresh-{record.refreshes}"
+        return f"{UNNAMED}{record.refreshes}"
     if not workload.revision or workload.revision.startswith(_OWN_PREFIX):
         raise InvalidRequest(f"it is empty, or starts with {_OWN_PREFIX!r}", field="workload.revision")
     return workload.revision

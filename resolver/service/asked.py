@@ -1,7 +1,5 @@
 """What was asked for lately: counted off the hot path, and asked again to keep it warm."""
 
-import asyncio
-import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -12,13 +10,12 @@ from resolver.domain.errors import InvalidRequest, UnsupportedTarget
 from resolver.domain.keys import resolution_key
 from resolver.domain.requests import ResolveRequest
 from resolver.domain.targets import TargetEnvironment
+from resolver.service.now_and_then import NowAndThen
 from resolver.service.requests import Requests, to_json
-from storage.errors import StorageError
 from storage.protocols import AskedStore
 from storage.records import AskedRecord
 
 _EVERY = 5.0
-_LAST_WRITE = 5.0
 _KEPT = timedelta(days=90)
 _MOST_CHARACTERS = 8 << 20
 _OVERHEAD = 512  # characters' worth of a record beside its requirements
@@ -46,19 +43,17 @@ class Asked:
         self._store = store
         self._requests = requests
         self._platforms = tuple(platforms)
-        self._every = every
         self._gathered: dict[tuple[str, str], AskedRecord] = {}
         self._characters = 0
         self._left_out = 0
-        self._writer: asyncio.Task[None] | None = None
-        self._closing = asyncio.Event()
+        self._writing = NowAndThen("asked", self._write, lambda: len(self._gathered), every)
 
-    def count(self, request: ResolveRequest) -> None:
-        """The request was answered just now. Waits for nothing."""
+    def count(self, request: ResolveRequest, times: int = 1) -> None:
+        """The request was answered just now, or so many times of late. Waits for nothing."""
         key, target = self._place(request)
         known = self._gathered.get((key, target))
         asked = known.request if known else to_json(request)
-        self._gather(AskedRecord(key, target, asked, times=1, last=datetime.now(UTC)))
+        self._gather(AskedRecord(key, target, asked, times=times, last=datetime.now(UTC)))
 
     async def most(self, recent: Recent, besides: Collection[ResolveRequest]) -> list[ResolveRequest]:
         """The requests, without those that are equal to one of `besides`, and without those that the operator's
@@ -96,21 +91,7 @@ class Asked:
         else:
             self._characters += _characters(record)
         self._gathered[place] = record
-        if self._writer is None and not self._closing.is_set():
-            self._writer = asyncio.create_task(self._write_now_and_then())
-
-    async def _write_now_and_then(self) -> None:
-        """For as long as something gathers; at the close once more, and at once."""
-        closing = False
-        while self._gathered and not closing:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._every):
-                    closing = await self._closing.wait()
-            try:
-                await self._write()
-            except StorageError as failure:
-                log.warning("asked.not-written", requests=len(self._gathered), cause=str(failure))
-        self._writer = None
+        self._writing.soon()
 
     async def _write(self) -> None:
         gathered, self._gathered, self._characters = self._gathered, {}, 0
@@ -129,10 +110,7 @@ class Asked:
 
     async def close(self) -> None:
         """Write what has gathered."""
-        self._closing.set()
-        if (writer := self._writer) is not None:
-            await asyncio.wait({writer}, timeout=_LAST_WRITE)
-            writer.cancel()
+        await self._writing.close()
 
 
 def _characters(record: AskedRecord) -> int:

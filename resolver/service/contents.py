@@ -6,8 +6,10 @@ import sys
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 from resolver.service.healing import Healing
+from resolver.service.uses import Lately
 from storage.content import Digest
 from storage.errors import BlobNotFound
 from storage.protocols import ArtifactStore, BlobLinks, BlobReader
@@ -34,11 +36,19 @@ class Content:
 
 class Contents:
     """Finds and reads blobs. One that turns out to be gone or damaged is handed to `healing`, while whoever asked for
-    it sees that for itself and asks again."""
+    it sees that for itself and asks again. What was read from its beginning to its end within `trusted` is not hashed
+    once more: many ask for the same blobs at once, and one of them finds out."""
 
     def __init__(
-        self, blobs: BlobReader, artifacts: ArtifactStore, healing: Healing, links: BlobLinks | None = None
+        self,
+        blobs: BlobReader,
+        artifacts: ArtifactStore,
+        healing: Healing,
+        links: BlobLinks | None = None,
+        *,
+        trusted: timedelta = timedelta(),
     ) -> None:
+        self._hashed = Lately(trusted)
         self._blobs = blobs
         self._artifacts = artifacts
         self._healing = healing
@@ -66,13 +76,14 @@ class Contents:
             return None
         return await self._links.presigned(content.digest, _LINK_SECONDS)
 
-    async def read(self, content: Content, start: int, length: int) -> AsyncIterator[bytes]:
-        """`length` bytes of it from `start`, in chunks of 1 MiB at most."""
+    async def read(self, content: Content, start: int, length: int, most: int = _CHUNK) -> AsyncIterator[bytes]:
+        """`length` bytes of it from `start`, in chunks of `most` bytes at most."""
         if content.packed is None:
-            chunks = self._blobs.read(content.digest, start, length)
+            chunks = self._blobs.read(content.digest, start, length, most)
         else:
-            chunks = self._unpacked(content.packed.digest, start, length)
-        if (start, length) == (0, content.size):
+            chunks = self._unpacked(content.packed.digest, start, length, most)
+        if (start, length) == (0, content.size) and content.digest not in self._hashed:
+            self._hashed.add(content.digest)
             chunks = self._checked(content, chunks)
         async for chunk in chunks:
             yield chunk
@@ -91,10 +102,10 @@ class Contents:
         if hasher.hexdigest() != content.digest.hex:
             self._healing.suspect(content.packed.digest if content.packed else content.digest)
 
-    async def _unpacked(self, digest: Digest, start: int, length: int) -> AsyncIterator[bytes]:
+    async def _unpacked(self, digest: Digest, start: int, length: int, most: int) -> AsyncIterator[bytes]:
         skip = start
         try:
-            async for chunk in self._decompressed(digest):
+            async for chunk in self._decompressed(digest, most):
                 piece = chunk[skip : skip + length] if skip < len(chunk) else b""
                 skip = max(0, skip - len(chunk))
                 if piece:
@@ -106,16 +117,16 @@ class Contents:
             self._healing.suspect(digest)
             raise
 
-    async def _decompressed(self, digest: Digest) -> AsyncIterator[bytes]:
+    async def _decompressed(self, digest: Digest, most: int) -> AsyncIterator[bytes]:
         decompressor = ZstdDecompressor()
-        async for packed in self._blobs.read(digest):
-            chunk = await asyncio.to_thread(decompressor.decompress, packed, _CHUNK)
+        async for packed in self._blobs.read(digest, most=most):
+            chunk = await asyncio.to_thread(decompressor.decompress, packed, most)
             while True:
                 if chunk:
                     yield chunk
                 if decompressor.eof or decompressor.needs_input:
                     break
-                chunk = await asyncio.to_thread(decompressor.decompress, b"", _CHUNK)
+                chunk = await asyncio.to_thread(decompressor.decompress, b"", most)
 
     async def whole(self, digest: Digest) -> bytes:
         """All of a small blob. Raises BlobNotFound."""

@@ -6,6 +6,7 @@ was never there: fetches the wheel by its hash, builds the layer, makes the mani
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from typing import Literal
 
 import structlog
@@ -23,9 +24,10 @@ log = structlog.get_logger(__name__)
 
 
 class Healing:
-    """Looks at blobs, and mends what is found."""
+    """Looks at blobs, and mends what is found; `mended` hears of each time."""
 
-    def __init__(self, blobs: BlobStore, contents: ContentStore) -> None:
+    def __init__(self, blobs: BlobStore, contents: ContentStore, mended: Callable[[], None] = lambda: None) -> None:
+        self._mended = mended
         self._blobs = blobs
         self._contents = contents
         self._examining: SingleFlight[Digest, Verdict] = SingleFlight()
@@ -56,6 +58,7 @@ class Healing:
         async with self._contents.dropping(digest):
             if verdict == "damaged":
                 await self._blobs.quarantine(digest)
+        self._mended()
 
     async def examine(self, digest: Digest) -> Verdict:
         """Look at the blob, and mend it where that is needed; once for all who ask at the same time."""

@@ -11,15 +11,15 @@ from resolver.domain.locks import Lock
 from resolver.service.lock_book import LockBook
 from storage.content import Digest
 from storage.protocols import LockStore, PinStore
-from storage.records import LockFilter, LockSummary, Page, PinRecord
+from storage.records import Holders, LockFilter, LockSummary, Page, PinRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A lock in a list, with the pins that hold it."""
+    """A lock in a list, with the pins that hold it: how many, and the newest few."""
 
     lock: LockSummary
-    pins: list[PinRecord]
+    pins: Holders
 
 
 class Inspecting:
@@ -60,10 +60,10 @@ class Inspecting:
             raise NotFound("package", name)
         return str(version), why(lock.pylock, name, lock.targets)
 
-    async def pins(self, namespace: str | None, cursor: str | None, limit: int) -> Page[PinRecord]:
+    async def pins(self, namespace: str | None, lock: Digest | None, cursor: str | None, limit: int) -> Page[PinRecord]:
         """Pins, newest first."""
-        return await self._pins.page(namespace, cursor, limit)
+        return await self._pins.page(namespace, cursor, limit, lock=lock)
 
     async def _with_pins(self, locks: Collection[LockSummary]) -> list[Described]:
-        pins = await self._pins.of_locks([lock.digest for lock in locks])
-        return [Described(lock, pins.get(lock.digest, [])) for lock in locks]
+        pins = await self._pins.holders([lock.digest for lock in locks])
+        return [Described(lock, pins[lock.digest]) for lock in locks]

@@ -30,18 +30,19 @@ from resolver.service.lock_book import LockBook
 from resolver.service.lock_making import Again, LockMaking
 from resolver.service.locking import Locked
 from resolver.service.materialise import Materialising
+from resolver.service.pinned import Pinned
 from resolver.service.progress import Progress
 from resolver.service.requests import class_base_notices
 from resolver.service.uses import Uses
 from storage.content import Digest
 from storage.protocols import MetadataStore
-from storage.records import BundleRecord, PinRecord, Resolution
+from storage.records import BundleRecord, PinName, Resolution
 
 Outcome = Literal["pinned", "cached", "resolved", "stale"]
 
 # Each turn but the last writes a pin or finds another's; only writers that keep racing each other need many.
 _TURNS = 16
-_REFUSALS = 1024
+_STALE = Notice("stale", "locked while the index could not be reached")
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +54,7 @@ class Answer:
     lock: Lock
     bundle: BundleRecord
     outcome: Outcome
-    pin: PinRecord | None
+    pin: PinName | None
     target: TargetEnvironment
     notices: tuple[Notice, ...]
 
@@ -62,7 +63,7 @@ class Answer:
 class _Chosen:
     lock: Lock
     outcome: Outcome
-    pin: PinRecord | None
+    pin: PinName | None
     notices: tuple[Notice, ...]
 
 
@@ -76,6 +77,7 @@ class Resolving:
         making: LockMaking,
         materialising: Materialising,
         uses: Uses,
+        pinned: Pinned,
         *,
         platforms: Sequence[str] = (),
         fresh_for: timedelta,
@@ -85,6 +87,7 @@ class Resolving:
         self._making = making
         self._materialising = materialising
         self._uses = uses
+        self._pinned = pinned
         self._platforms = tuple(platforms)
         self._fresh_for = fresh_for
 
@@ -93,20 +96,14 @@ class Resolving:
 
         Raises what the ports and stores raise.
         """
-        chosen = await self._choose(request, progress)
-        if not isinstance(chosen, _Chosen):
-            return chosen
-        bundle = await self._materialising.bundle(chosen.lock, request.target, progress)
-        progress.enter("done")
-        told = [Notice(**warning) for warning in bundle.warnings]
-        return Answer(
-            lock=chosen.lock,
-            bundle=bundle,
-            outcome=chosen.outcome,
-            pin=chosen.pin,
-            target=request.target,
-            notices=tuple(dict.fromkeys([*class_base_notices(request), *chosen.notices, *told])),
-        )
+        if (standing := await self._pinned.standing(request)) and standing.bundle:
+            stale = (_STALE,) if standing.stale else ()
+            chosen = _Chosen(await self._book.get(standing.lock), "pinned", standing.pin, stale)
+            return _answer(request, chosen, standing.bundle, progress)
+        made = await self._choose(request, progress)
+        if not isinstance(made, _Chosen):
+            return made
+        return _answer(request, made, await self._materialising.bundle(made.lock, request.target, progress), progress)
 
     async def _choose(self, request: ResolveRequest, progress: Progress) -> _Chosen | Refusal:
         key = resolution_key(request, self._platforms)
@@ -125,8 +122,9 @@ class Resolving:
             match decision:
                 case ServePin(digest, pin):
                     if pin.stale:
-                        notices.append(Notice("stale", "locked while the index could not be reached"))
-                    return _Chosen(await self._book.get(digest), outcome, pin, tuple(dict.fromkeys(notices)))
+                        notices.append(_STALE)
+                    name = PinName(pin.namespace, pin.workload, pin.revision)
+                    return _Chosen(await self._book.get(digest), outcome, name, tuple(dict.fromkeys(notices)))
                 case ExtendPin(pin):
                     progress.enter("locking")
                     extended = await self._making.extend(request, decision, moved_on, progress)
@@ -188,5 +186,17 @@ class Resolving:
     async def _answers(self, lock: Digest, key: ResolutionKey) -> bool:
         if key in await self._metadata.locks.keys_of(lock):
             return True
-        pins = await self._metadata.pins.of_locks([lock])
-        return any(pin.key == key for pin in pins.get(lock, []))
+        return await self._metadata.pins.holds(lock, key)
+
+
+def _answer(request: ResolveRequest, chosen: _Chosen, bundle: BundleRecord, progress: Progress) -> Answer:
+    progress.enter("done")
+    told = [Notice(**warning) for warning in bundle.warnings]
+    return Answer(
+        lock=chosen.lock,
+        bundle=bundle,
+        outcome=chosen.outcome,
+        pin=chosen.pin,
+        target=request.target,
+        notices=tuple(dict.fromkeys([*class_base_notices(request), *chosen.notices, *told])),
+    )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from resolver.domain.ports import ProjectFile, WheelFetcher, WheelReference
+from resolver.service.now_and_then import NowAndThen
 from storage.content import Digest
 from storage.errors import StorageError
 from storage.protocols import ArtifactStore, ContentStore, WorkloadStore
@@ -52,6 +53,10 @@ class Uses:
 
     What is pinned is served also where the database has no room for one more time, or takes longer than `patience`
     seconds to write it.
+
+    A workload is forgotten once it was not seen for `forgotten`. Where less than half of that has passed, nobody is
+    about to forget it, and that it was seen again is written with others', in a while; what a crash loses of that is
+    told by the next request that comes.
     """
 
     def __init__(
@@ -60,9 +65,14 @@ class Uses:
         workloads: WorkloadStore,
         *,
         every: timedelta,
+        forgotten: timedelta = timedelta(),
         patience: float = 5.0,
         clock: Clock = utc_now,
     ) -> None:
+        self._every = every
+        self._near = forgotten / 2
+        self._gathered: set[tuple[str, str]] = set()
+        self._writing = NowAndThen("uses", self._write, lambda: len(self._gathered))
         self._artifacts = artifacts
         self._workloads = workloads
         self._patience = patience
@@ -90,6 +100,35 @@ class Uses:
         who = (namespace, workload)
         if who not in self._lately and await self._tried("workload", self._seen(namespace, workload)):
             self._lately.add(who)
+
+    def seen(self, namespace: str, workload: str, last: datetime | None) -> bool:
+        """Whether it need not be recorded at once that the workload asks for something, as it was last seen then. That
+        time has to come from one read with the workload's pin: see `see`."""
+        who = (namespace, workload)
+        if who in self._lately:
+            return True
+        age = self._clock() - last if last else None
+        if age is None or age >= max(self._every, self._near) or len(self._gathered) >= _REMEMBERED:
+            return False
+        if age >= self._every:
+            self._gathered.add(who)
+            self._writing.soon()
+        self._lately.add(who)
+        return True
+
+    async def _write(self) -> None:
+        gathered, self._gathered = self._gathered, set()
+        written = False
+        try:
+            await self._workloads.see_all(gathered, self._clock())
+            written = True
+        finally:
+            if not written:
+                self._gathered |= gathered
+
+    async def close(self) -> None:
+        """Write what has gathered."""
+        await self._writing.close()
 
     async def _seen(self, namespace: str, workload: str) -> bool:
         await self._workloads.see(namespace, workload, self._clock())

@@ -23,10 +23,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from storage.blobs.files import CHUNK, chunks_of, failures, sync_folder
+from storage.blobs.files import chunks_of, failures, sync_folder
 from storage.blobs.incoming import blocks, verify
 from storage.blobs.staging import Staging
-from storage.content import Digest
+from storage.content import CHUNK, Digest
 from storage.errors import BlobNotFound
 from storage.records import BlobInfo
 
@@ -74,9 +74,11 @@ class FilesystemBlobStore:
         except BlobNotFound:
             return None
 
-    def read(self, digest: Digest, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+    def read(
+        self, digest: Digest, start: int = 0, length: int | None = None, most: int = CHUNK
+    ) -> AsyncIterator[bytes]:
         """The blob, or a part of it, in chunks. Raises BlobNotFound before the first."""
-        return chunks_of(self._path(digest), start, length, digest)
+        return chunks_of(self._path(digest), start, length, digest, most)
 
     @asynccontextmanager
     async def local(self, digest: Digest) -> AsyncIterator[Path]:

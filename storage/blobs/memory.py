@@ -8,8 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from storage.blobs.files import CHUNK
-from storage.content import Digest
+from storage.content import CHUNK, Digest
 from storage.errors import BlobNotFound, DigestMismatch
 from storage.records import BlobInfo
 
@@ -24,12 +23,14 @@ class MemoryBlobStore:
         """Bytes of the blob, or None where it is not here."""
         return len(self._blobs[digest][0]) if digest in self._blobs else None
 
-    async def read(self, digest: Digest, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+    async def read(
+        self, digest: Digest, start: int = 0, length: int | None = None, most: int = CHUNK
+    ) -> AsyncIterator[bytes]:
         """The blob, or a part of it, in chunks. Raises BlobNotFound before the first."""
         content = self._content(digest)
         end = len(content) if length is None else min(len(content), start + length)
-        for position in range(start, end, CHUNK):
-            yield content[position : min(end, position + CHUNK)]
+        for position in range(start, end, most):
+            yield content[position : min(end, position + most)]
 
     @asynccontextmanager
     async def local(self, digest: Digest) -> AsyncIterator[Path]:

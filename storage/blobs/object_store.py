@@ -26,12 +26,12 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError
 
 from storage.blobs.buckets import Bucket, bucket_at
-from storage.blobs.files import CHUNK, chunks_of
+from storage.blobs.files import chunks_of
 from storage.blobs.files import failures as file_failures
 from storage.blobs.incoming import blocks, verify
 from storage.blobs.object_failures import PastTheEnd, brief, failures
 from storage.blobs.staging import Staging
-from storage.content import Digest
+from storage.content import CHUNK, Digest
 from storage.errors import BlobNotFound, StorageUnavailable
 from storage.records import BlobInfo
 
@@ -74,7 +74,9 @@ class ObjectBlobStore:
         except BlobNotFound:
             return None
 
-    async def read(self, digest: Digest, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+    async def read(
+        self, digest: Digest, start: int = 0, length: int | None = None, most: int = CHUNK
+    ) -> AsyncIterator[bytes]:
         """The blob, or a part of it, in chunks. Raises BlobNotFound before the first."""
         if length == 0:  # no range has no bytes
             await self._require(digest)
@@ -85,15 +87,15 @@ class ObjectBlobStore:
         except PastTheEnd:
             return
         left = found.range[1] - found.range[0]
-        stream = found.stream(min_chunk_size=CHUNK // 4)
+        stream = found.stream(min_chunk_size=min(most, CHUNK // 4))
         while left:
             with failures("reading"):
                 chunk = await anext(stream, b"")
             if not chunk or len(chunk) > left:
                 raise StorageUnavailable("the object store gave another number of bytes than it announced")
             left -= len(chunk)
-            for position in range(0, len(chunk), CHUNK):
-                yield chunk[position : position + CHUNK]
+            for position in range(0, len(chunk), most):
+                yield chunk[position : position + most]
 
     @asynccontextmanager
     async def local(self, digest: Digest) -> AsyncIterator[Path]:

@@ -12,7 +12,8 @@ from storage.metadata.failures import retried
 from storage.metadata.tables import bundle_parts, bundles, layers
 from storage.records import BundleRecord, Claims, LayerRecord
 
-_BUNDLE = [column for column in bundles.c if column.name != "used"]
+BUNDLE = [column for column in bundles.c if column.name != "used"]
+"""What makes a BundleRecord."""
 
 
 class SqlArtifactStore:
@@ -48,7 +49,7 @@ class SqlArtifactStore:
 
     async def bundle(self, lock: Digest, target: str, toolchain: str) -> BundleRecord | None:
         """The bundle of this lock for this target class."""
-        query = select(*_BUNDLE).where(
+        query = select(*BUNDLE).where(
             bundles.c.lock == lock, bundles.c.target == target, bundles.c.toolchain == toolchain
         )
         async with self._database.read() as connection:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-from sqlalchemy import URL, Table, exc, make_url
+from sqlalchemy import JSON, URL, ScalarSelect, Subquery, Table, exc, func, make_url, select, type_coerce
 from sqlalchemy.dialects import postgresql as postgresql_dialect
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -35,20 +35,40 @@ class Database:
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that changes nothing. Raises: as `failures` has them."""
         with failures():
-            async with asyncio.timeout(self._timeout), self._readers.connect() as connection:
+            async with asyncio.timeout(self._timeout), _begun(self._readers) as connection:
                 yield connection
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction, committed at the end of the block, whole or not at all. Raises: as `failures` has them."""
         with failures():
-            async with asyncio.timeout(self._timeout), self._writers.begin() as connection:
+            async with asyncio.timeout(self._timeout), _begun(self._writers) as connection:
                 yield connection
+                await connection.commit()
 
     async def close(self) -> None:
         """Give the connections back."""
         await self._readers.dispose()
         await self._writers.dispose()
+
+
+@asynccontextmanager
+async def _begun(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection with a transaction begun, undone at the end of the block unless it is committed there.
+
+    BEGIN is the first thing that a connection of the pool hears after it idled. Where it broke meanwhile, that fails,
+    all of its age are given up, and a new one is taken: as good as asking each first, for one way to the server less.
+    """
+    for is_last in (False, True):
+        async with engine.connect() as connection:
+            try:
+                await connection.begin()
+            except exc.DBAPIError as error:
+                if is_last or not error.connection_invalidated:
+                    raise
+                continue
+            yield connection
+            return
 
 
 def parse(url: str) -> URL:
@@ -78,6 +98,16 @@ def insert(connection: AsyncConnection, table: Table) -> sqlite_dialect.Insert |
     if connection.dialect.name == "postgresql":
         return postgresql_dialect.insert(table)
     return sqlite_dialect.insert(table)
+
+
+def aggregated(connection: AsyncConnection, rows: Subquery) -> ScalarSelect[Any]:
+    """These rows as one value: a list of lists, in no order that can be relied on; None or empty where there are none.
+    Columns come as the database has them."""
+    if connection.dialect.name == "postgresql":
+        value = func.json_agg(func.json_build_array(*rows.c))
+    else:
+        value = func.json_group_array(func.json_array(*rows.c))
+    return select(type_coerce(value, JSON)).select_from(rows).scalar_subquery()
 
 
 async def replace(connection: AsyncConnection, table: Table, row: dict[str, Any]) -> None:

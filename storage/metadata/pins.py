@@ -1,20 +1,42 @@
 """Pins: (namespace, workload, revision, key) → locks. Who writes first is decided by unique constraints."""
 
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, literal, select, union
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    String,
+    Subquery,
+    and_,
+    cast,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    union,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.content import Digest
 from storage.errors import StorageError
+from storage.metadata.artifacts import BUNDLE
 from storage.metadata.cursors import behind, read_cursor, write_cursor
-from storage.metadata.database import Database, insert
+from storage.metadata.database import Database, aggregated, insert
 from storage.metadata.failures import retried
-from storage.metadata.tables import lock_namespaces, locks, pin_extensions, pins
-from storage.records import Page, PinRecord
+from storage.metadata.tables import bundles, lock_namespaces, locks, pin_extensions, pins, workloads
+from storage.records import BundleRecord, Holders, Page, PinName, PinRecord, Standing
+
+_SHOWN = 3
+"""Pins of a lock that a list of locks shows."""
+_COUNTED = 1000
+"""Pins of a lock that are counted; more are told by the list of pins."""
 
 
 class SqlPinStore:
@@ -27,6 +49,40 @@ class SqlPinStore:
         """The revision's pin for the key."""
         async with self._database.read() as connection:
             return await _one(connection, select(pins).where(_is(namespace, workload, revision, key)))
+
+    async def standing(self, name: PinName, refreshes: bool, key: str, target: str, toolchain: str) -> Standing | None:
+        """What the revision's pin for the key says for the target class."""
+        revision: Any = name.revision
+        if refreshes:
+            same = and_(workloads.c.namespace == name.namespace, workloads.c.workload == name.workload)
+            counted = func.coalesce(select(workloads.c.refreshes).where(same).scalar_subquery(), 0)
+            revision = literal(name.revision) + cast(counted, String)
+        # An extension is written for a target class that the first lock does not cover.
+        lock = func.coalesce(pin_extensions.c.lock, pins.c.lock, type_=pins.c.lock.type)
+        extension = and_(pin_extensions.c.pin == pins.c.id, pin_extensions.c.target == target)
+        workload = and_(workloads.c.namespace == pins.c.namespace, workloads.c.workload == pins.c.workload)
+        bundle = and_(bundles.c.lock == lock, bundles.c.target == target, bundles.c.toolchain == toolchain)
+        chosen = (pins.c.revision, pins.c.stale, lock.label("chosen"), workloads.c.seen)
+        query = (
+            select(*chosen, pin_extensions.c.target.label("extended"), locks.c.targets.label("covered"), *BUNDLE)
+            .join_from(pins, locks, locks.c.digest == pins.c.lock)
+            .outerjoin(workloads, workload)
+            .outerjoin(pin_extensions, extension)
+            .outerjoin(bundles, bundle)
+            .where(_is(name.namespace, name.workload, revision, key))
+        )
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).first()
+        if row is None or (row.extended is None and target not in row.covered):
+            return None
+        found = {column.name: row._mapping[column] for column in BUNDLE}
+        return Standing(
+            pin=replace(name, revision=row.revision),
+            lock=row.chosen,
+            stale=row.stale,
+            seen=row.seen,
+            bundle=BundleRecord(**{**found, "warnings": tuple(found["warnings"])}) if found["digest"] else None,
+        )
 
     async def newest(self, namespace: str, workload: str, key: str, after: datetime | None) -> PinRecord | None:
         """The newest pin of any revision for the key, made after that time, that is not stale."""
@@ -77,14 +133,23 @@ class SqlPinStore:
             await _list(connection, pin.namespace, {lock})
             return await _standing(connection, pin)
 
-    async def page(self, namespace: str | None, cursor: str | None, limit: int) -> Page[PinRecord]:
-        """Pins, newest first. Raises InvalidCursor."""
-        query = select(pins)
-        if namespace is not None:
-            query = query.where(pins.c.namespace == namespace)
-        if cursor is not None:
-            query = query.where(behind(pins.c.created, pins.c.id, read_cursor(cursor, _row_number)))
-        query = query.order_by(pins.c.created.desc(), pins.c.id.desc()).limit(limit + 1)
+    async def page(
+        self, namespace: str | None, cursor: str | None, limit: int, *, lock: Digest | None = None
+    ) -> Page[PinRecord]:
+        """Pins, newest first; those of a namespace, those that hold a lock. Raises InvalidCursor."""
+
+        def cut(query: Select[Any]) -> Select[Any]:
+            if namespace is not None:
+                query = query.where(pins.c.namespace == namespace)
+            if cursor is not None:
+                query = query.where(behind(pins.c.created, pins.c.id, read_cursor(cursor, _row_number)))
+            return query.order_by(pins.c.created.desc(), pins.c.id.desc()).limit(limit + 1)
+
+        query = cut(select(pins))
+        if lock is not None:
+            # Put together, each by its own index: one OR of both would read all pins.
+            pinned, extended = (cut(held) for held in _holding(lock))
+            query = cut(select(pins).where(pins.c.id.in_(union(_rows(pinned), _rows(extended)))))
         async with self._database.read() as connection:
             found = list(records(await connection.execute(with_extensions(query))))
         if len(found) <= limit:
@@ -92,18 +157,54 @@ class SqlPinStore:
         last, record = found[limit - 1]
         return Page([record for _, record in found[:limit]], write_cursor(record.created, last))
 
-    async def of_locks(self, digests: Collection[Digest]) -> dict[Digest, list[PinRecord]]:
-        """The pins that hold each of these locks, newest first; an empty list where none does."""
-        holders: dict[Digest, list[PinRecord]] = {digest: [] for digest in digests}
-        # Put together, each by its own index: one OR of both would read all pins.
-        pinned = select(pins.c.id).where(pins.c.lock.in_(holders))
-        extended = select(pin_extensions.c.pin).where(pin_extensions.c.lock.in_(holders))
-        query = select(pins).where(pins.c.id.in_(union(pinned, extended)))
+    async def holders(self, digests: Collection[Digest]) -> dict[Digest, Holders]:
+        """Which pins hold each of these locks. However many they are, a few rows of each lock are read, and as many
+        entries of an index as are counted."""
         async with self._database.read() as connection:
-            for _, record in records(await connection.execute(with_extensions(query))):
-                for lock in {record.lock, *(lock for _, lock in record.extensions)} & holders.keys():
-                    holders[lock].append(record)
-        return holders
+            newest = aggregated(connection, _newest())
+            query = select(locks.c.digest, _count().label("held"), newest.label("newest"))
+            rows = (await connection.execute(query.where(locks.c.digest.in_(digests)))).all()
+        held = {}
+        for row in rows:
+            latest = sorted({tuple(pin) for pin in row.newest or ()}, reverse=True)[:_SHOWN]
+            held[row.digest] = Holders(min(row.held, _COUNTED), tuple(PinName(*name) for _, _, *name in latest))
+        return {digest: held.get(digest, Holders(0, ())) for digest in digests}
+
+    async def holds(self, lock: Digest, key: str) -> bool:
+        """Whether a pin for the key holds the lock."""
+        held = (exists(query.where(pins.c.key == key)) for query in _holding(lock))
+        async with self._database.read() as connection:
+            return bool((await connection.execute(select(or_(*held)))).scalar())
+
+
+def _holding(lock: Any) -> tuple[Select[Any], Select[Any]]:
+    """Pins that hold the lock: as their first one, and for a further target class."""
+    extended = select(pins).join(pin_extensions, pin_extensions.c.pin == pins.c.id).where(pin_extensions.c.lock == lock)
+    return select(pins).where(pins.c.lock == lock), extended
+
+
+def _rows(query: Select[Any]) -> Select[Any]:
+    """The numbers of the rows that a query is cut to."""
+    return select(query.with_only_columns(pins.c.id).subquery().c.id)
+
+
+def _newest() -> Subquery:
+    """The newest few pins that hold the lock of the outer query, of either kind: their places in a list, and names."""
+    columns = (pins.c.created, pins.c.id, pins.c.namespace, pins.c.workload, pins.c.revision)
+    first, further = (query.with_only_columns(*columns) for query in _holding(locks.c.digest))
+    first = first.order_by(pins.c.created.desc(), pins.c.id.desc()).limit(_SHOWN)
+    # By the index that there is: rows are numbered in about the order of their times.
+    further = further.order_by(pin_extensions.c.pin.desc()).limit(_SHOWN)
+    return union_all(*(select(query.correlate(locks).subquery()) for query in (first, further))).subquery()
+
+
+def _count() -> ColumnElement[int]:
+    """How many pins hold the lock of the outer query, as far as they are counted."""
+    first = select(pins.c.id).where(pins.c.lock == locks.c.digest)
+    further = select(pin_extensions.c.pin).where(pin_extensions.c.lock == locks.c.digest)
+    counted = (query.correlate(locks).limit(_COUNTED).subquery() for query in (first, further))
+    one, other = (select(func.count()).select_from(rows).scalar_subquery() for rows in counted)
+    return one + other
 
 
 def _is(namespace: str, workload: str, revision: str, key: str) -> Any:

@@ -34,14 +34,14 @@ _CONNECTION = {
 
 
 def pool(url: URL) -> AsyncEngine:
-    """The connections of this process. Makes none yet; each is tried before it is used again."""
+    """The connections of this process. Makes none yet. None is tried before it is used again: the transaction's BEGIN
+    does that (see `Database`)."""
     engine = create_async_engine(
         url.set(drivername="postgresql+psycopg_async"),
         hide_parameters=True,
         pool_size=_CONNECTIONS,
         max_overflow=0,
         pool_timeout=_POOL_TIMEOUT,
-        pool_pre_ping=True,
         **_driver(url),
     )
     _begin(engine.sync_engine, *_limits(_STATEMENT_TIMEOUT))

@@ -99,7 +99,8 @@ pins = Table(
     Index(None, "namespace", "workload", "key", "stale", "created", "id"),  # newest
     Index(None, "created", "id"),  # page
     Index(None, "namespace", "created", "id"),  # page, by namespace
-    Index(None, "lock", "namespace"),  # of_locks; locks, by namespace
+    Index(None, "lock", "namespace"),  # locks, by namespace
+    Index(None, "lock", "created", "id"),  # holders, holds; page, by lock
 )
 
 pin_extensions = Table(
@@ -111,7 +112,7 @@ pin_extensions = Table(
     Column("target", String, nullable=False),
     Column("lock", DigestText, ForeignKey("locks.digest"), nullable=False),
     UniqueConstraint("pin", "target"),  # the first writer wins here too
-    Index(None, "lock", "pin"),  # of_locks
+    Index(None, "lock", "pin"),  # holders, holds; page, by lock
 )
 
 workloads = Table(

@@ -1,5 +1,6 @@
 """What an operator said of a workload as a whole: refreshes and holds."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from storage.metadata.failures import retried
 from storage.metadata.tables import pins, workloads
 from storage.records import Hold, WorkloadRecord
 
+_BATCH = 500
 _KEY = [workloads.c.namespace, workloads.c.workload]
 
 
@@ -63,6 +65,18 @@ class SqlWorkloadStore:
         async with self._database.write() as connection:
             row = insert(connection, workloads).values(namespace=namespace, workload=workload, refreshes=0, seen=at)
             await connection.execute(row.on_conflict_do_update(index_elements=_KEY, set_={"seen": at}))
+
+    @retried
+    async def see_all(self, seen: Collection[tuple[str, str]], at: datetime) -> None:
+        """Record that these asked for something by then. In one order, so that nobody waits in a circle."""
+        rows = [
+            {"namespace": namespace, "workload": name, "refreshes": 0, "seen": at} for namespace, name in sorted(seen)
+        ]
+        later = or_(workloads.c.seen.is_(None), workloads.c.seen < at)
+        async with self._database.write() as connection:
+            for start in range(0, len(rows), _BATCH):
+                row = insert(connection, workloads).values(rows[start : start + _BATCH])
+                await connection.execute(row.on_conflict_do_update(index_elements=_KEY, set_={"seen": at}, where=later))
 
     async def unseen(self, before: datetime, limit: int) -> list[tuple[str, str]]:
         """Workloads that were not seen, pinned, refreshed or held since then."""

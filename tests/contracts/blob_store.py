@@ -60,6 +60,12 @@ class BlobStoreContract:
         digest = await put(store, LARGE)
         assert {len(chunk) <= MIB async for chunk in store.read(digest)} == {True}
 
+    async def test_reads_in_smaller_chunks_where_asked_for(self, store: BlobStore) -> None:
+        digest = await put(store, LARGE)
+        read = [chunk async for chunk in store.read(digest, 5, most=70_000)]
+        assert {len(chunk) <= 70_000 for chunk in read} == {True}
+        assert b"".join(read) == LARGE[5:]
+
     @pytest.mark.parametrize("length", [None, 0, 1, MIB, MIB + 1, 3 * MIB, len(LARGE)])
     async def test_reads_ranges(self, store: BlobStore, length: int | None) -> None:
         digest = await put(store, LARGE)

@@ -5,6 +5,7 @@
 """
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -15,6 +16,7 @@ from storage.protocols import MetadataStore
 from storage.records import (
     BundleRecord,
     Hold,
+    Holders,
     InvalidCursor,
     LayerRecord,
     LockFilter,
@@ -22,8 +24,10 @@ from storage.records import (
     LockSummary,
     OperationRecord,
     Page,
+    PinName,
     PinRecord,
     Resolution,
+    Standing,
     WorkloadRecord,
 )
 from tests.contracts.image_store import ImageStoreContract
@@ -324,13 +328,89 @@ class PinStoreContract:
             assert [pin.created for pin in seen] == sorted((pin.created for pin in seen), reverse=True)
         assert await store.pins.page("absent", None, 7) == Page([], None)
 
-    async def test_the_pins_of_locks(self, store: MetadataStore) -> None:
+    async def test_pages_through_the_pins_of_a_lock(self, store: MetadataStore) -> None:
+        one, two, three = await locks(store, "one", "two", "three")
+        expected = []
+        for number in range(20):
+            first, extensions = (one, ()) if number % 3 else (two, (("t", one),))
+            made = NOON + number // 2 * SECOND
+            namespace = "shop" if number % 2 else "bank"
+            pin = a_pin(first, f"r{number}", namespace=namespace, created=made, extensions=extensions)
+            expected.append(await store.pins.add(pin))
+            await store.pins.add(a_pin(three, f"other{number}", created=made))
+        expected.reverse()
+        for asked in (None, "shop"):
+            seen: list[PinRecord] = []
+            cursor: str | None = None
+            while not seen or cursor:
+                found = await store.pins.page(asked, cursor, 3, lock=one)
+                seen += found.items
+                cursor = found.cursor
+            assert seen == [pin for pin in expected if asked in (None, pin.namespace)]
+        assert await store.pins.page(None, None, 3, lock=Digest.of(b"absent")) == Page([], None)
+
+    async def test_the_holders_of_locks(self, store: MetadataStore) -> None:
         one, two, three, four = await locks(store, "one", "two", "three", "four")
-        first = await store.pins.add(a_pin(one, "r1", extensions=(("t", two), ("u", three), ("v", one))))
-        second = await store.pins.add(a_pin(two, "r2", created=NOON + SECOND))
-        assert await store.pins.of_locks([one, two, four]) == {one: [first], two: [second, first], four: []}
-        assert await store.pins.of_locks({three}) == {three: [first]}
-        assert await store.pins.of_locks([]) == {}
+        absent = Digest.of(b"absent")
+        await store.pins.add(a_pin(one, "r1", extensions=(("t", two), ("u", three))))
+        await store.pins.add(a_pin(two, "r2", created=NOON + SECOND))
+        first, second = PinName("shop", "checkout", "r1"), PinName("shop", "checkout", "r2")
+        held = {one: Holders(1, (first,)), two: Holders(2, (second, first)), four: Holders(0, ())}
+        assert await store.pins.holders([one, two, four]) == held
+        assert await store.pins.holders([three, absent]) == {three: Holders(1, (first,)), absent: Holders(0, ())}
+        assert await store.pins.holders([]) == {}
+
+    async def test_of_many_holders_the_newest_are_shown(self, store: MetadataStore) -> None:
+        one, two = await locks(store, "one", "two")
+        for number in (3, 0, 4, 1, 2):
+            await store.pins.add(a_pin(one, f"r{number}", created=NOON + number * SECOND))
+        await store.pins.add(a_pin(two, "r5", created=NOON + 5 * SECOND, extensions=(("t", one),)))
+        newest = tuple(PinName("shop", "checkout", revision) for revision in ("r5", "r4", "r3"))
+        assert await store.pins.holders([one]) == {one: Holders(6, newest)}
+
+    async def test_what_a_pin_says_for_a_target_class(self, store: MetadataStore) -> None:
+        one, two = await locks(store, "one", "two")
+        covered = a_lock("one").targets[0]
+        name = PinName("shop", "checkout", "r1")
+
+        async def standing(target: str = covered, revision: str = "r1", key: str = "key") -> Standing | None:
+            asked = replace(name, revision=revision)
+            return await store.pins.standing(asked, False, key, target, "t1")
+
+        assert await standing() is None
+        await store.pins.add(a_pin(one, extensions=(("further", two),), stale=True))
+        assert await standing() == Standing(name, one, True, None, None)
+        assert await standing("further") == Standing(name, two, True, None, None)
+        assert [await standing("other"), await standing(revision="r2"), await standing(key="k")] == [None] * 3
+
+        bundle = BundleRecord(two, "further", "t1", Digest.of(b"bundle"), 1, 2, NOON, ({"code": "yanked"},))
+        claims = await store.contents.claim([bundle.digest])
+        assert await store.artifacts.add_bundle(bundle, claims)
+        await store.workloads.see("shop", "checkout", NOON)
+        assert await standing("further") == Standing(name, two, True, NOON, bundle)
+        assert await standing() == Standing(name, one, True, NOON, None)
+
+    async def test_a_revision_that_counts_refreshes(self, store: MetadataStore) -> None:
+        one, two = await locks(store, "one", "two")
+        covered = a_lock("one").targets[0]
+        unnamed = PinName("shop", "checkout", "@")
+
+        async def revision() -> tuple[str, Digest] | None:
+            found = await store.pins.standing(unnamed, True, "key", covered, "t1")
+            return (found.pin.revision, found.lock) if found else None
+
+        await store.pins.add(a_pin(one, "@0"))
+        assert await revision() == ("@0", one)
+        await store.workloads.refresh("shop", "checkout", NOON)
+        assert await revision() is None
+        await store.pins.add(a_pin(two, "@1"))
+        assert await revision() == ("@1", two)
+
+    async def test_whether_a_pin_for_a_key_holds_a_lock(self, store: MetadataStore) -> None:
+        one, two, three = await locks(store, "one", "two", "three")
+        await store.pins.add(a_pin(one, "r1", extensions=(("t", two),)))
+        assert [await store.pins.holds(lock, "key") for lock in (one, two, three)] == [True, True, False]
+        assert not await store.pins.holds(one, "another key")
 
 
 class WorkloadStoreContract:
@@ -353,6 +433,16 @@ class WorkloadStoreContract:
     async def test_every_refresh_counts(self, store: MetadataStore, another: MetadataStore) -> None:
         calls = [opener.workloads.refresh("shop", "checkout", NOON) for opener in (store, another) for _ in range(10)]
         assert sorted(record.refreshes for record in await asyncio.gather(*calls)) == list(range(1, 21))
+
+    async def test_many_are_seen_at_once_and_none_earlier_than_before(self, store: MetadataStore) -> None:
+        many = [("shop", f"workload{number}") for number in range(1200)]
+        await store.workloads.refresh("shop", "workload0", NOON - 2 * SECOND)
+        await store.workloads.see("shop", "workload1", NOON + SECOND)
+        await store.workloads.see_all(many, NOON)
+        assert await store.workloads.unseen(NOON, 2000) == []
+        assert len(await store.workloads.unseen(NOON + MICROSECOND, 2000)) == 1199
+        assert (await store.workloads.get("shop", "workload0")).refreshes == 1
+        await store.workloads.see_all([], NOON)
 
     async def test_a_lock_that_is_not_there_cannot_be_held(self, store: MetadataStore) -> None:
         with pytest.raises(StorageError):

@@ -19,6 +19,7 @@ def lock_item(digest: str, requirements: list[str], age: int = 0) -> schemas.Loc
         package_count=5,
         targets=["cp312-musllinux_1_2_x86_64", "cp312-musllinux_1_2_aarch64"],
         pins=[schemas.PinName(namespace="shop", workload="checkout", revision="r1")],
+        pin_count=1,
     )
 
 

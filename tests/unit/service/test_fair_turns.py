@@ -89,3 +89,16 @@ async def test_who_is_cancelled_as_its_turn_comes_passes_it_on() -> None:
     second.cancel()
     await asyncio.gather(first, third)
     assert "c" in bench.entered
+
+
+async def test_nobody_waits_for_longer_than_is_set_and_who_leaves_takes_no_place() -> None:
+    turns = FairTurns(parallel=1, queue=2, patience=0.01)
+    async with turns.turn("first"):
+        for _ in range(5):  # more than the queue has room for, were they still in it
+            with pytest.raises(Busy):
+                async with turns.turn("late"):
+                    raise AssertionError("it has no turn")
+        assert (turns.taken, turns.waiting) == (1, 0)
+    async with turns.turn("late"):
+        assert turns.taken == 1
+    assert turns.taken == 0

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Engine, event
 
 from storage.metadata.store import SqlMetadataStore
-from storage.records import Hold, LockFilter, OperationRecord, Resolution
+from storage.records import Hold, LockFilter, OperationRecord, PinName, Resolution
 from tests.contracts.metadata_store import NOON, a_pin, locks
 
 
@@ -43,11 +43,15 @@ async def every_query(store: SqlMetadataStore) -> list[tuple[str, Any]]:
         await store.locks.add_resolution(Resolution("key", digest, (), NOON))
         await store.locks.keys_of(digest)
         await store.pins.get("shop", "checkout", "r1", "key")
+        await store.pins.standing(PinName("shop", "checkout", "r1"), False, "key", "t", "t")
+        await store.pins.standing(PinName("shop", "checkout", "@"), True, "key", "t", "t")
         await store.pins.newest("shop", "checkout", "key", NOON)
         await store.pins.extend(pin, "t", digest)
         for namespace in (None, "shop"):
             await store.pins.page(namespace, cursors["pins"], 1)
-        await store.pins.of_locks([digest])
+            await store.pins.page(namespace, cursors["pins"], 1, lock=digest)
+        await store.pins.holders([digest])
+        await store.pins.holds(digest, "key")
         await store.workloads.get("shop", "checkout")
         await store.workloads.hold("shop", "checkout", Hold(digest, NOON))
         await store.artifacts.layer(digest, "3.12", "t")

@@ -20,7 +20,7 @@ from storage.errors import StorageError, StorageFull, StorageUnavailable
 from storage.metadata import sqlite
 from storage.metadata.store import SqlMetadataStore
 from storage.metadata.tables import metadata
-from storage.records import LockRecord
+from storage.records import LockRecord, PinName
 from tests.contracts.metadata_store import NOON, a_lock, a_pin, locks
 from tests.unit.storage.queries import every_query, statements
 
@@ -186,4 +186,5 @@ async def test_a_pinned_answer_is_one_read(store: SqlMetadataStore) -> None:
     pin = await store.pins.add(a_pin(one, extensions=(("t", two), ("u", one))))
     with statements() as seen:
         assert await store.pins.get("shop", "checkout", "r1", "key") == pin
-    assert [statement.split()[0] for statement, _ in seen] == ["BEGIN", "SELECT"]
+        assert await store.pins.standing(PinName("shop", "checkout", "r1"), False, "key", "t", "t1")
+    assert [statement.split()[0] for statement, _ in seen] == ["BEGIN", "SELECT"] * 2
