@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve lint client lock clean
+.PHONY: help demo test bench serve lint client lock clean
 
 help: ## list what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -23,6 +23,10 @@ demo: $(READY) ## two replicas of one workload, from the real index, on the embe
 test: $(READY) ## the whole suite, with coverage
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --cov --cov-report=term
 
+bench: $(READY) ## beside pip and uv; ARGS="--quick" takes minutes, "--only cold --set web" a part of it
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/requirements/bench.txt
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
 serve: $(READY) ## the service on 127.0.0.1:8080, data under .lockstep
 	@$(BIN)/lockstep serve
 
@@ -36,6 +40,7 @@ lock: ## renew the hashed locks under deploy/requirements
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml -o deploy/requirements/service.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml --group dev -o deploy/requirements/dev.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml --group dev --group parts -o deploy/requirements/parts.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml --group dev --group bench -o deploy/requirements/bench.txt
 
 clean: ## remove what the other targets made
 	@rm -rf $(VENV) .lockstep dist .pytest_cache .mypy_cache .ruff_cache

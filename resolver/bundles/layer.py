@@ -1,13 +1,16 @@
 """One layer, start to end, as a worker process makes it."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from resolver.bundles.bytecode import compile_tree
+from resolver.bundles.bytecode import compiled
 from resolver.bundles.launchers import PTH_HOOK
-from resolver.bundles.pack import pack
-from resolver.bundles.unpack import SITE_PACKAGES, unpack
+from resolver.bundles.pack import write_layer
+from resolver.bundles.tree import Tree, members, text
+from resolver.bundles.unpack import SITE_PACKAGES, unpacked
 from resolver.domain.ports import BuiltLayer
 
 
@@ -42,21 +45,12 @@ def build_layer(job: LayerJob) -> BuiltLayer:
     Raises:
         InvalidWheel, TimedOut, InterpreterFailed, OSError.
     """
-    tree = job.staging / "tree"
     packed_file = job.staging / "layer"
     job.staging.mkdir(mode=0o700)
     try:
-        tree.mkdir()
-        if job.wheel is None:
-            hook = tree / SITE_PACKAGES / "sitecustomize.py"
-            hook.parent.mkdir()
-            hook.write_bytes(PTH_HOOK)
-        else:
-            unpack(Path(job.wheel), job.filename, job.python, tree)
-        if job.interpreter is not None:
-            compile_tree(tree, Path(job.interpreter), job.compilers, job.timeout)
-        packed = pack(tree, packed_file)
-        has_pth = any((tree / SITE_PACKAGES).glob("*.pth"))
+        # Closed before the tree is: a failure leaves it in the middle of a file.
+        with _tree(job) as tree, closing(members(tree)) as found:
+            packed = write_layer(found, packed_file)
         packed_file.rename(job.result)
     finally:
         shutil.rmtree(job.staging)
@@ -68,6 +62,29 @@ def build_layer(job: LayerJob) -> BuiltLayer:
         tar_size=packed.tar_size,
         unpacked_size=packed.unpacked_size,
         listing=packed.listing,
-        has_pth=has_pth,
+        has_pth=any(_is_pth(PurePosixPath(path)) for path in packed.listing),
         has_bytecode=job.interpreter is not None,
     )
+
+
+@contextmanager
+def _tree(job: LayerJob) -> Iterator[Tree]:
+    with _sources(job) as tree:
+        if job.interpreter is None:
+            yield tree
+            return
+        bytecode = compiled(tree, Path(job.interpreter), job.staging, job.compilers, job.timeout)
+        yield {**tree, **bytecode}
+
+
+@contextmanager
+def _sources(job: LayerJob) -> Iterator[Tree]:
+    if job.wheel is None:
+        yield {f"{SITE_PACKAGES}/sitecustomize.py": text(PTH_HOOK)}
+        return
+    with unpacked(Path(job.wheel), job.filename, job.python) as tree:
+        yield tree
+
+
+def _is_pth(path: PurePosixPath) -> bool:
+    return path.suffix == ".pth" and path.parts[:-1] == (SITE_PACKAGES,)

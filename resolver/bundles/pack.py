@@ -3,7 +3,7 @@
 import hashlib
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -37,36 +37,39 @@ class Packed:
     listing: dict[str, str]
 
 
-def pack(tree: Path, target: Path) -> Packed:
-    """Write the tree's regular files and folders, of which all else follows, to the new file `target`."""
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A folder, or (with a `stream`, good until the next one is asked for) a file of `size` bytes."""
+
+    name: str
+    stream: BinaryIO | None = None
+    size: int = 0
+    executable: bool = False
+
+
+def write_layer(members: Iterable[Member], target: Path) -> Packed:
+    """Write these, which come in the order of their names, to the new file `target`."""
     listing: dict[str, str] = {}
     unpacked_size = 0
     with target.open("xb") as file:
         sink = _LayerSink(cast("BinaryIO", file))
         with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_CHUNK) as tar:  # type: ignore[call-overload]  # a sink needs no more than write and tell
-            for name, path in _members(tree):
-                info = tarfile.TarInfo(name)
+            for member in members:
+                info = tarfile.TarInfo(member.name)
                 info.mtime = _MTIME
-                if path.is_dir():
+                if member.stream is None:
                     info.type = tarfile.DIRTYPE
                     info.mode = 0o755
                     tar.addfile(info)
                     continue
-                status = path.stat()
-                info.mode = 0o755 if status.st_mode & 0o100 else 0o644
-                info.size = status.st_size
-                with path.open("rb") as stream:
-                    source = _HashingReader(cast("BinaryIO", stream))
-                    tar.addfile(info, cast("BinaryIO", source))
-                listing[name] = source.hexdigest()[:16]
+                info.mode = 0o755 if member.executable else 0o644
+                info.size = member.size
+                source = _HashingReader(member.stream)
+                tar.addfile(info, cast("BinaryIO", source))
+                listing[member.name] = source.hexdigest()[:16]
                 unpacked_size += info.size
         sink.finish()
     return Packed(sink.digest, sink.size, sink.diff_id, sink.tar_size, unpacked_size, listing)
-
-
-def _members(tree: Path) -> Iterator[tuple[str, Path]]:
-    # Sorted by name, a folder comes before what is in it, because its name is a prefix of theirs.
-    yield from sorted((path.relative_to(tree).as_posix(), path) for path in tree.rglob("*"))
 
 
 class _HashingReader:
