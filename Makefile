@@ -8,7 +8,7 @@ BUILD ?= buildah build --layers --format docker
 MANIFEST ?= deploy/lockstep.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve lint client images manifests lock clean
+.PHONY: help demo test bench serve lint client images manifests lock clean
 
 help: ## list what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -25,6 +25,10 @@ demo: $(READY) ## two replicas of one workload, from the real index, on the embe
 
 test: $(READY) ## the whole suite, with coverage
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder --cov --cov-report=term
+
+bench: $(READY) ## beside pip and uv; ARGS="--quick" takes minutes, "--only cold --set web" a part of it
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/requirements/bench.txt
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 serve: $(READY) ## the service on 127.0.0.1:8080, data under .lockstep
 	@$(BIN)/lockstep serve
@@ -49,6 +53,7 @@ lock: ## renew the hashed locks under deploy/requirements
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml --group dev --group parts -o deploy/requirements/parts.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade --group build -o deploy/requirements/build.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade --group checkov -o deploy/requirements/checkov.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml --group dev --group bench -o deploy/requirements/bench.txt
 
 clean: ## remove what the other targets made
 	@rm -rf $(VENV) .lockstep dist .pytest_cache .mypy_cache .ruff_cache

@@ -222,6 +222,8 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         # The layers, built in worker processes.
         builder = ProcessLayerBuilder(interpreters, workers=settings.parallel_builds, timeout=settings.build_timeout)
         stack.push_async_callback(builder.close)
+        if settings.role != "api":
+            await builder.start()
 
         book = LockBook(metadata.locks)
         locking = Locking(
@@ -397,9 +399,24 @@ def _engine(settings: Settings, folder: Path, scratch: Path, interpreters: Mappi
     cache.mkdir(mode=0o700, exist_ok=True)
     timeout, memory, http_timeout = settings.engine_timeout, settings.engine_memory, round(settings.index_timeout)
     if settings.engine == "uv":
-        return UvLocker(cache, timeout=timeout, memory=memory, http_timeout=http_timeout, workspace=scratch)
+        return UvLocker(
+            cache,
+            cache_limit=settings.engine_cache,
+            timeout=timeout,
+            memory=memory,
+            http_timeout=http_timeout,
+            workspace=scratch,
+        )
     paths = {python: interpreter.path for python, interpreter in interpreters.items()}
-    return PipLocker(paths, cache, timeout=timeout, memory=memory, http_timeout=http_timeout, workspace=scratch)
+    return PipLocker(
+        paths,
+        cache,
+        cache_limit=settings.engine_cache,
+        timeout=timeout,
+        memory=memory,
+        http_timeout=http_timeout,
+        workspace=scratch,
+    )
 
 
 async def _measure_store(blobs: BlobJanitor, metrics: Metrics) -> None:

@@ -125,6 +125,7 @@ class Settings(BaseSettings):
     )
     engine_timeout: Seconds = Field(300.0, description="the longest that one run of the engine may take")
     engine_memory: int = Field(4 << 30, description="bytes of address space that one run of the engine may have")
+    engine_cache: int = Field(2 << 30, description="bytes that an engine may keep of what indexes serve it", ge=0)
     build_timeout: Seconds = Field(600.0, description="the longest that building one layer may take")
     parallel_resolves: int = Field(4, description="runs of the engine at once", ge=1)
     parallel_warm: int = Field(

@@ -1,16 +1,22 @@
 """A wheel as a source of files (PEP 427) that is believed in nothing: names, kinds, sizes and hashes are checked."""
 
 import base64
+import configparser
+import csv
 import hashlib
 import posixpath
 import stat
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO, cast
 
-from installer.records import RecordEntry
+from installer.exceptions import InstallerError
+from installer.records import Hash, InvalidRecordEntry, RecordEntry, parse_record_file
 from installer.sources import WheelContentElement, WheelFile
 from installer.utils import parse_entrypoints
 from packaging.metadata import parse_email
@@ -24,6 +30,19 @@ _INSTALLERS_OWN = frozenset({"INSTALLER", "REQUESTED", "direct_url.json"})
 _TEXT_LIMIT = 64 << 20
 _NAME_LIMIT = 255
 _PATH_LIMIT = 1024
+# All that zipfile, installer, packaging, csv and configparser are known to raise for what they cannot read.
+_UNREADABLE = (
+    ValueError,  # UnicodeDecodeError, InvalidVersion, InvalidWheelFilename, installer's validation
+    InstallerError,
+    InvalidRecordEntry,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,  # a compression, or a zip feature, that zipfile does not know
+    configparser.Error,
+    csv.Error,
+)
 
 
 class BrokenWheel(ValueError):
@@ -47,22 +66,41 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-class Budget:
-    """Counts bytes as they decompress: what an archive says of its own sizes is not relied on."""
+@contextmanager
+def reading() -> Iterator[None]:
+    """Around what reads a wheel. Raises BrokenWheel for all that the libraries raise where they cannot."""
+    try:
+        yield
+    except BrokenWheel:
+        raise
+    except _UNREADABLE as error:
+        raise BrokenWheel(str(error) or type(error).__name__) from error
+    except MemoryError:
+        raise BrokenWheel("takes more memory to read than a wheel may") from None
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._spent = 0
 
-    def spend(self, size: int) -> None:
-        """Raises BrokenWheel when the limit is passed."""
-        self._spent += size
-        if self._spent > self._limit:
-            raise BrokenWheel(f"expands to more than {self._limit} bytes")
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A file of a wheel that nobody has read yet: where it is, and what RECORD says of it."""
+
+    wheel: "CheckedWheel"
+    path: str
+    hash: Hash
+    size: int
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """Its bytes. Raises BrokenWheel, in reading or at the context's end, where they are not those of RECORD."""
+        with reading():
+            stream = self.wheel.archive.open(self.path)
+        with stream:
+            verified = _VerifiedStream(cast("BinaryIO", stream), self)
+            yield cast("BinaryIO", verified)
+            verified.finish()
 
 
 class CheckedWheel(WheelFile):
-    """A wheel whose names are checked at once, and each file's bytes while they are read.
+    """A wheel whose names and sizes are checked at once, and each file's bytes whenever they are read.
 
     Raises BrokenWheel, or what `zipfile` and `installer` raise for an archive that they cannot read.
     """
@@ -72,8 +110,8 @@ class CheckedWheel(WheelFile):
         name, version, _, _ = parse_wheel_filename(filename)
         archive.filename = filename
         super().__init__(archive)
-        self._archive = archive
-        self._budget = Budget(limits.bytes_for(size))
+        self.archive = archive
+        self._limit = limits.bytes_for(size)
         _check_names(archive.infolist(), limits)
         self.validate_record(validate_contents=False)
         self._check_metadata(name, version)
@@ -87,30 +125,49 @@ class CheckedWheel(WheelFile):
     def read_dist_info(self, filename: str) -> str:
         """A text of the .dist-info folder; like any other file, it may not be without end."""
         path = posixpath.join(self.dist_info_dir, filename)
-        if path not in self._archive.NameToInfo:
+        if path not in self.archive.NameToInfo:
             raise BrokenWheel(f"has no {path}")
-        with self._archive.open(path) as stream:
+        with self.archive.open(path) as stream:
             content = stream.read(_TEXT_LIMIT + 1)
         if len(content) > _TEXT_LIMIT:
             raise BrokenWheel(f"{path} is over {_TEXT_LIMIT} bytes")
         return content.decode("utf-8")
 
     def get_contents(self) -> Iterator[WheelContentElement]:
-        """The files to install.
+        """The files to install, each as an Unread in the place of a stream: what is not changed is read once, when it
+        is packed.
 
         Left out are byte-code in `__pycache__`, which no one checks against its source (`installer` passes over it
         too), what an installer writes itself, and a script in `.data` that an entry point of its name replaces.
         """
-        for record, stream, is_executable in super().get_contents():
+        records = {record[0]: record for record in parse_record_file(self.read_dist_info("RECORD").splitlines())}
+        expanded = 0
+        for entry in self.archive.infolist():
+            if entry.is_dir():
+                continue
+            # What RECORD does not have, `validate_record` has refused, but for RECORD and its signatures.
+            record = records.get(entry.filename, (entry.filename, "", ""))
+            mode = entry.external_attr >> 16
+            is_executable = stat.S_ISREG(mode) and bool(mode & 0o111)
             if record[0].startswith(f"{self.data_dir}/") and record[0].count("/") < 2:
                 raise BrokenWheel(f"{record[0]!r} is in no folder of a scheme")
             if self._is_left_out(record[0]):
                 continue
             if record[0] == f"{self.dist_info_dir}/RECORD":  # has no hash of itself; `installer` writes it anew
-                yield record, stream, is_executable
                 continue
-            entry = RecordEntry.from_elements(*record)
-            yield record, cast("BinaryIO", _VerifiedStream(stream, entry, self._budget)), is_executable
+            unread = self._unread(RecordEntry.from_elements(*record))
+            # An archive's own sizes are not relied on, and a file is not read beyond the size that RECORD has.
+            expanded += unread.size
+            if expanded > self._limit:
+                raise BrokenWheel(f"expands to more than {self._limit} bytes")
+            yield record, cast("BinaryIO", unread), is_executable
+
+    def _unread(self, entry: RecordEntry) -> Unread:
+        if entry.hash_ is None or entry.hash_.name not in _HASHES:
+            raise BrokenWheel(f"RECORD has no sha256 or better for {entry.path!r}")
+        if entry.size is None:
+            raise BrokenWheel(f"RECORD has no size for {entry.path!r}")
+        return Unread(self, entry.path, entry.hash_, entry.size)
 
     def _is_left_out(self, path: str) -> bool:
         folders, _, name = path.rpartition("/")
@@ -139,32 +196,33 @@ class CheckedWheel(WheelFile):
 
 
 class _VerifiedStream:
-    """A file of a wheel on its way out: counted against the budget, compared with RECORD at its end."""
+    """A file of a wheel on its way out, compared with RECORD."""
 
-    def __init__(self, stream: BinaryIO, entry: RecordEntry, budget: Budget) -> None:
-        if entry.hash_ is None or entry.hash_.name not in _HASHES:
-            raise BrokenWheel(f"RECORD has no sha256 or better for {entry.path!r}")
+    def __init__(self, stream: BinaryIO, file: Unread) -> None:
         self._stream = stream
-        self._entry = entry
-        self._expected = entry.hash_.value
-        self._hash = hashlib.new(entry.hash_.name)
+        self._file = file
+        self._hash = hashlib.new(file.hash.name)
         self._size = 0
-        self._budget = budget
 
     def read(self, size: int) -> bytes:
-        """The next bytes, `size` at the most; none at the end, once all of them have proven to be as recorded."""
-        chunk = self._stream.read(size)
-        self._budget.spend(len(chunk))
+        """The next bytes, `size` at the most."""
+        with reading():
+            chunk = self._stream.read(size)
         self._hash.update(chunk)
         self._size += len(chunk)
-        if not chunk:
-            self._verify()
+        if self._size > self._file.size or (not chunk and self._size < self._file.size):
+            raise self._other()
         return chunk
 
-    def _verify(self) -> None:
+    def finish(self) -> None:
+        """Raises BrokenWheel unless this was its end, and all was as recorded."""
+        self.read(1)
         actual = base64.urlsafe_b64encode(self._hash.digest()).decode("ascii").rstrip("=")
-        if actual != self._expected.rstrip("=") or self._size != self._entry.size:
-            raise BrokenWheel(f"{self._entry.path!r} is not what RECORD says")
+        if actual != self._file.hash.value.rstrip("="):
+            raise self._other()
+
+    def _other(self) -> BrokenWheel:
+        return BrokenWheel(f"{self._file.path!r} is not what RECORD says")
 
 
 def _check_names(entries: list[zipfile.ZipInfo], limits: Limits) -> None:

@@ -24,7 +24,7 @@ from storage.content import Digest
 from storage.errors import StorageFull
 
 # Counted up whenever the same wheel comes to be laid out, compiled or packed in another way.
-_LAYER_FORMAT = "layer-v1"
+_LAYER_FORMAT = "layer-v2"
 _INSTALLER = f"installer-{version('installer')}"
 _HOOK = "sitecustomize"
 
@@ -63,6 +63,10 @@ class ProcessLayerBuilder:
         self._pool = WorkerPool(workers)
         self._compilers = compilers
         self._timeout = timeout
+
+    async def start(self) -> None:
+        """Start the workers before there is work for them. Not needed, but a first build waits for its worker."""
+        await self._pool.start()
 
     def toolchain(self, python: str) -> str:
         """See LayerBuilder. What writes the tar counts: the standard library of the service's own minor version."""

@@ -1,15 +1,17 @@
 """One layer, start to end, as a worker process makes it."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from resolver.bundles.bytecode import compile_tree
+from resolver.bundles.bytecode import compiled
 from resolver.bundles.launchers import PTH_HOOK
 from resolver.bundles.merge import merge
-from resolver.bundles.pack import pack
-from resolver.bundles.unpack import SITE_PACKAGES, unpack
+from resolver.bundles.pack import write_layer
+from resolver.bundles.tree import Tree, members, text
+from resolver.bundles.unpack import SITE_PACKAGES, unpacked
 from resolver.domain.ports import BuiltLayer
 
 
@@ -52,7 +54,9 @@ def build_layer(job: LayerJob) -> BuiltLayer:
         if job.layers:
             packed = merge([(Path(path), diff_id) for path, diff_id in job.layers], job.staging, packed_file)
         else:
-            packed = pack(_tree(job), packed_file)
+            # Closed before the tree is: a failure leaves it in the middle of a file.
+            with _tree(job) as tree, closing(members(tree)) as found:
+                packed = write_layer(found, packed_file)
         packed_file.rename(job.result)
     finally:
         shutil.rmtree(job.staging)
@@ -69,18 +73,23 @@ def build_layer(job: LayerJob) -> BuiltLayer:
     )
 
 
-def _tree(job: LayerJob) -> Path:
-    tree = job.staging / "tree"
-    tree.mkdir()
+@contextmanager
+def _tree(job: LayerJob) -> Iterator[Tree]:
+    with _sources(job) as tree:
+        if job.interpreter is None:
+            yield tree
+            return
+        bytecode = compiled(tree, Path(job.interpreter), job.staging, job.compilers, job.timeout)
+        yield {**tree, **bytecode}
+
+
+@contextmanager
+def _sources(job: LayerJob) -> Iterator[Tree]:
     if job.wheel is None:
-        hook = tree / SITE_PACKAGES / "sitecustomize.py"
-        hook.parent.mkdir()
-        hook.write_bytes(PTH_HOOK)
-    else:
-        unpack(Path(job.wheel), job.filename, job.python, tree)
-    if job.interpreter is not None:
-        compile_tree(tree, Path(job.interpreter), job.compilers, job.timeout)
-    return tree
+        yield {f"{SITE_PACKAGES}/sitecustomize.py": text(PTH_HOOK)}
+        return
+    with unpacked(Path(job.wheel), job.filename, job.python) as tree:
+        yield tree
 
 
 def _is_pth(path: PurePosixPath) -> bool:

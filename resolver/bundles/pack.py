@@ -3,7 +3,7 @@
 import hashlib
 import sys
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -47,11 +47,6 @@ class Member:
     executable: bool = False
 
 
-def pack(tree: Path, target: Path) -> Packed:
-    """Write the tree's regular files and folders, of which all else follows, to the new file `target`."""
-    return write_layer(_members(tree), target)
-
-
 def write_layer(members: Iterable[Member], target: Path) -> Packed:
     """Write these, which come in the order of their names, to the new file `target`."""
     listing: dict[str, str] = {}
@@ -75,17 +70,6 @@ def write_layer(members: Iterable[Member], target: Path) -> Packed:
                 unpacked_size += info.size
         sink.finish()
     return Packed(sink.digest, sink.size, sink.diff_id, sink.tar_size, unpacked_size, listing)
-
-
-def _members(tree: Path) -> Iterator[Member]:
-    # Sorted by name, a folder comes before what is in it, because its name is a prefix of theirs.
-    for name, path in sorted((path.relative_to(tree).as_posix(), path) for path in tree.rglob("*")):
-        if path.is_dir():
-            yield Member(name)
-            continue
-        status = path.stat()
-        with path.open("rb") as stream:
-            yield Member(name, stream, status.st_size, bool(status.st_mode & 0o100))
 
 
 class _HashingReader:

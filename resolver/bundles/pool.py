@@ -31,10 +31,16 @@ class WorkerPool:
     """At most `workers` jobs at a time, each in a process; the processes are kept for the next job."""
 
     def __init__(self, workers: int) -> None:
+        self._workers = workers
         self._slots = asyncio.Semaphore(workers)
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
         self._closed = False
+
+    async def start(self) -> None:
+        """Start the processes now, so that the first jobs do not wait for them. They are ready a little later."""
+        for _ in range(self._workers):
+            self._idle.append(await _Worker.start())
 
     async def run(self, job: bytes, seconds: float) -> bytes:
         """The answer to a job (one line, without its end). Waits for a free worker first.

@@ -28,8 +28,9 @@ from resolver.domain.requests import Index, Question
 from resolver.domain.requirements import parse_requirement
 from resolver.domain.targets import TargetEnvironment
 from resolver.engines import wheels_only_pip
+from resolver.engines.cache import LIMIT, EngineCache
 from resolver.engines.files import requirement_files
-from resolver.engines.indexes import URL, cache_folder, unavailable
+from resolver.engines.indexes import URL, unavailable
 from resolver.engines.narrowing import one_wheel_each
 from resolver.engines.process import Completed, run, scratch, shown
 
@@ -61,9 +62,9 @@ def default_index_url() -> str:
 class PipLocker:
     """Locks with pip, for targets of this machine whose Python is among `interpreters` (`3.12` → its path).
 
-    `cache` is pip's cache folder, shared by all runs; `timeout` (seconds) bounds a whole lock, `memory` (bytes) each
-    run of it, `http_timeout` (seconds) and `retries` every request. Runs have their folders in `workspace` (absent:
-    where the system keeps temporary files).
+    `cache` is pip's cache folder, shared by all runs, of about `cache_limit` bytes; `timeout` (seconds) bounds a whole
+    lock, `memory` (bytes) each run of it, `http_timeout` (seconds) and `retries` every request. Runs have their folders
+    in `workspace` (absent: where the system keeps temporary files).
     """
 
     name = "pip"
@@ -73,6 +74,7 @@ class PipLocker:
         interpreters: Mapping[str, Path],
         cache: Path,
         *,
+        cache_limit: int = LIMIT,
         timeout: float = 300,
         memory: int = 4 * 1024**3,
         http_timeout: int = 15,
@@ -80,7 +82,7 @@ class PipLocker:
         workspace: Path | None = None,
     ) -> None:
         self._interpreters = dict(interpreters)
-        self._cache = cache.absolute()
+        self._cache = EngineCache(cache, cache_limit)
         self._timeout = timeout
         self._memory = memory
         self._http_timeout = http_timeout
@@ -106,13 +108,13 @@ class PipLocker:
 
     async def _ask(self, question: Question) -> Pylock | NoSolution:
         files = requirement_files(question)
-        async with scratch(self._workspace) as folder:
+        async with scratch(self._workspace) as folder, self._cache.part(question.indexes) as cache:
             await asyncio.to_thread((folder / "requirements.txt").write_text, files.requirements)
             await asyncio.to_thread((folder / "constraints.txt").write_text, files.constraints)
             completed = await run(
                 [self._interpreter(question.target), "-I", "-B", wheels_only_pip.__file__, _PIP, *_arguments(question)],
                 engine=self.name,
-                env=self._environment(question.indexes),
+                env=self._environment(question.indexes, cache),
                 cwd=folder,
                 timeout=self._timeout,
                 memory=self._memory,
@@ -127,7 +129,7 @@ class PipLocker:
             return _refusal(completed, log, question)
         return _answer(json.loads(report), question)
 
-    def _environment(self, indexes: tuple[Index, ...]) -> dict[str, str]:
+    def _environment(self, indexes: tuple[Index, ...], cache: Path) -> dict[str, str]:
         """The index, in the environment because there alone a credential shows up in no list of processes."""
         if len(indexes) != 1:
             reason = f"the pip engine takes one index, not {len(indexes)}: it would merge them (dependency confusion)"
@@ -135,7 +137,7 @@ class PipLocker:
         return {
             "PIP_CONFIG_FILE": os.devnull,
             "PIP_INDEX_URL": indexes[0].url,
-            "PIP_CACHE_DIR": str(cache_folder(self._cache, indexes)),
+            "PIP_CACHE_DIR": str(cache),
             "PIP_TIMEOUT": str(self._http_timeout),
             "PIP_RETRIES": str(self._retries),
         }

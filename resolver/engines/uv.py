@@ -16,8 +16,9 @@ from resolver.domain.outcomes import NoSolution
 from resolver.domain.redaction import redact
 from resolver.domain.requests import Index, Question
 from resolver.domain.targets import TargetEnvironment
+from resolver.engines.cache import LIMIT, EngineCache
 from resolver.engines.files import requirement_files
-from resolver.engines.indexes import URL, cache_folder, unavailable
+from resolver.engines.indexes import URL, unavailable
 from resolver.engines.narrowing import one_wheel_each
 from resolver.engines.process import Completed, run, scratch, shown
 
@@ -38,9 +39,10 @@ _NO_UPLOAD_TIME = re.compile(r"`(?P<file>[^`]+)` is missing an upload date")
 class UvLocker:
     """Locks with uv, for every target class.
 
-    `cache` is uv's cache folder, shared by all runs; `timeout` (seconds) bounds a whole lock, `memory` (bytes) each run
-    of it, `http_timeout` (seconds) and `retries` every request, so that a silent index is told from a slow resolve.
-    Runs have their folders in `workspace` (absent: where the system keeps temporary files).
+    `cache` is uv's cache folder, shared by all runs, of about `cache_limit` bytes; `timeout` (seconds) bounds a whole
+    lock, `memory` (bytes) each run of it, `http_timeout` (seconds) and `retries` every request, so that a silent index
+    is told from a slow resolve. Runs have their folders in `workspace` (absent: where the system keeps temporary
+    files).
     """
 
     name = "uv"
@@ -49,6 +51,7 @@ class UvLocker:
         self,
         cache: Path,
         *,
+        cache_limit: int = LIMIT,
         timeout: float = 300,
         memory: int = 4 * 1024**3,
         http_timeout: int = 15,
@@ -56,7 +59,7 @@ class UvLocker:
         executable: Path | None = None,
         workspace: Path | None = None,
     ) -> None:
-        self.cache = cache.absolute()
+        self._cache = EngineCache(cache, cache_limit)
         self._timeout = timeout
         self._memory = memory
         self._http_timeout = http_timeout
@@ -70,7 +73,7 @@ class UvLocker:
 
     async def _ask(self, question: Question) -> Pylock | NoSolution:
         files = requirement_files(question)
-        async with scratch(self._workspace) as folder:
+        async with scratch(self._workspace) as folder, self._cache.part(question.indexes) as cache:
             await asyncio.to_thread((folder / "requirements.txt").write_text, files.requirements)
             arguments = _arguments(question)
             if files.constraints:
@@ -79,7 +82,7 @@ class UvLocker:
             completed = await run(
                 [self.executable, *arguments],
                 engine=self.name,
-                env=self._environment(question.indexes),
+                env=self._environment(question.indexes, cache),
                 cwd=folder,
                 timeout=self._timeout,
                 memory=self._memory,
@@ -87,7 +90,7 @@ class UvLocker:
             )
         return _lock(completed) if completed.returncode == 0 else _refusal(completed, question)
 
-    def _environment(self, indexes: Sequence[Index]) -> dict[str, str]:
+    def _environment(self, indexes: Sequence[Index], cache: Path) -> dict[str, str]:
         """The indexes, in the environment because there alone a credential shows up in no list of processes.
 
         uv asks those of UV_INDEX first, in their order, and the default index last.
@@ -96,7 +99,7 @@ class UvLocker:
             raise InvalidRequest("no index is given", field="indexes")
         *first, last = [index.url.replace(" ", "%20") for index in indexes]
         return {
-            "UV_CACHE_DIR": str(cache_folder(self.cache, indexes)),
+            "UV_CACHE_DIR": str(cache),
             "UV_HTTP_TIMEOUT": str(self._http_timeout),
             "UV_HTTP_CONNECT_TIMEOUT": str(self._http_timeout),
             "UV_HTTP_RETRIES": str(self._retries),

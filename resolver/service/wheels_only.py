@@ -9,9 +9,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.tags import Tag
 from packaging.utils import (
     InvalidSdistFilename,
     InvalidWheelFilename,
@@ -20,7 +22,7 @@ from packaging.utils import (
     parse_sdist_filename,
     parse_wheel_filename,
 )
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
 from resolver.domain.locks import PackageFacts
 from resolver.domain.outcomes import BuildRequired, NoSolution, Notice
@@ -33,12 +35,22 @@ from resolver.service.facts import Pages, Picks
 _NOMINATED = re.compile(r"[`'\"]?([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?:\[[^\]]*\])?[`'\"]?")
 _SPEAKS_OF_WHEELS = re.compile(r"(?i)wheel|build|source|binary|distribution")
 _MOST_NOMINEES = 24
+_REMEMBERED = 4096
 
 
 @dataclass(slots=True)
 class _Release:
-    sdist: bool = False
-    usable: bool = False
+    """The files of one version. What they are is read only where it is asked for: a project can have thousands, and
+    few of its versions matter."""
+
+    files: list[str] = field(default_factory=list)
+
+    @property
+    def sdist(self) -> bool:
+        return any(not name.endswith(".whl") for name in self.files)
+
+    def usable(self, tags: frozenset[Tag]) -> bool:
+        return any(name.endswith(".whl") and not tags.isdisjoint(_wheel_tags(name)) for name in self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +90,9 @@ def passed_over(
 ) -> PassedOver | None:
     """Whether the newest allowed version of the project was passed over for want of a wheel."""
     releases = _releases(project.files, target, policy)
+    tags = frozenset(target.tags)
     for version in versions.among(releases, policy):
-        if version <= taken or releases[version].usable:
+        if version <= taken or releases[version].usable(tags):
             return None
         if releases[version].sdist:
             return PassedOver(project.name, version, taken, target)
@@ -129,31 +142,51 @@ def _before_versions(line: str) -> str:
 def _only_sdists(project: Project, versions: Allowed, target: TargetEnvironment, policy: Policy) -> Version | None:
     releases = _releases(project.files, target, policy)
     choice = versions.among(releases, policy)
-    if any(releases[version].usable for version in choice):
+    tags = frozenset(target.tags)
+    if any(releases[version].usable(tags) for version in choice):
         return None
     return next((version for version in choice if releases[version].sdist), None)
 
 
 def _releases(files: Sequence[ProjectFile], target: TargetEnvironment, policy: Policy) -> dict[Version, _Release]:
-    tags = frozenset(target.tags)
-    python = Version(target.markers["python_full_version"])
+    python = target.markers["python_full_version"]
     releases: dict[Version, _Release] = {}
     for file in files:
-        if file.yanked is not None or not _in_time(file, policy) or not _for_python(file, python):
+        if file.yanked is not None or not _in_time(file, policy) or not _for_python(file.requires_python, python):
             continue
-        if file.filename.endswith(".whl"):
-            try:
-                _, version, _, wheel_tags = parse_wheel_filename(file.filename)
-            except InvalidWheelFilename:  # old uploads: installers pass over them too
-                continue
-            releases.setdefault(version, _Release()).usable |= not tags.isdisjoint(wheel_tags)
-        elif file.filename.endswith((".tar.gz", ".zip")):
-            try:
-                _, version = parse_sdist_filename(file.filename)
-            except InvalidSdistFilename:  # eggs' and other old forms of archives
-                continue
-            releases.setdefault(version, _Release()).sdist = True
+        version = _version(file.filename)
+        if version is not None:
+            releases.setdefault(version, _Release()).files.append(file.filename)
     return releases
+
+
+def _version(filename: str) -> Version | None:
+    """The version in a file's name; None for old uploads that installers pass over too, and eggs and the like."""
+    if filename.endswith(".whl"):
+        # PEP 427: {distribution}-{version}(-{build tag})?-{python tag}-{abi tag}-{platform tag}.whl
+        parts = filename.split("-")
+        return _parsed_version(parts[1]) if len(parts) in (5, 6) else None
+    if filename.endswith((".tar.gz", ".zip")):
+        try:
+            return parse_sdist_filename(filename)[1]
+        except InvalidSdistFilename:
+            return None
+    return None
+
+
+@lru_cache(_REMEMBERED)
+def _parsed_version(text: str) -> Version | None:
+    try:
+        return Version(text)
+    except InvalidVersion:
+        return None
+
+
+def _wheel_tags(filename: str) -> frozenset[Tag]:
+    try:
+        return parse_wheel_filename(filename)[3]
+    except InvalidWheelFilename:  # old uploads: installers pass over them too
+        return frozenset()
 
 
 def _in_time(file: ProjectFile, policy: Policy) -> bool:
@@ -162,11 +195,12 @@ def _in_time(file: ProjectFile, policy: Policy) -> bool:
     return file.upload_time is not None and file.upload_time <= policy.exclude_newer
 
 
-def _for_python(file: ProjectFile, python: Version) -> bool:
-    if not file.requires_python:
+@lru_cache(_REMEMBERED)  # the files of a project have few different ones
+def _for_python(requires_python: str | None, python: str) -> bool:
+    if not requires_python:
         return True
     try:
-        return SpecifierSet(file.requires_python).contains(python, prereleases=True)
+        return SpecifierSet(requires_python).contains(python, prereleases=True)
     except ValueError:  # not PEP 440; installers ignore such a bound
         return True
 

@@ -184,7 +184,8 @@ def _parse(response: httpx.Response, content: bytearray, name: NormalizedName, i
         if media_type != simple.ACCEPT_JSON_V1:
             for file, uploaded in zip(page.files, _UploadTimes(text).times, strict=True):
                 file.upload_time = uploaded
-        files = tuple(file.at(str(response.url)) for file in page.files)
+        base = str(response.url)
+        files = tuple(file.at(base) for file in page.files)
     except (simple.UnsupportedMIMEType, simple.UnsupportedAPIVersion) as error:
         raise Refused(f"answered no page: {str(error)[:200]}") from error
     # Undecodable, no JSON, not as PEP 691 has it; an unknown charset; what html.parser and json say of hostile depth.

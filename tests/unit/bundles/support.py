@@ -10,11 +10,19 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+from resolver.bundles.archive import DEFAULT_LIMITS, Limits
+from resolver.bundles.bytecode import compiled
+from resolver.bundles.pack import Member, Packed, write_layer
+from resolver.bundles.tree import File, Tree, members
+from resolver.bundles.unpack import unpacked
 from resolver.domain.targets import PYTHONS
 
 if sys.version_info >= (3, 14):
@@ -114,6 +122,48 @@ def put(folder: Path, wheel: tuple[str, bytes]) -> Path:
     path = folder / hashlib.sha256(wheel[1]).hexdigest()
     path.write_bytes(wheel[1])
     return path
+
+
+def unpack(wheel: Path, filename: str, python: str, target: Path, limits: Limits = DEFAULT_LIMITS) -> None:
+    """The wheel's tree, as a folder."""
+    with unpacked(wheel, filename, python, limits) as tree, closing(members(tree)) as found:
+        write_out(found, target)
+
+
+def write_out(found: Iterable[Member], target: Path) -> None:
+    for member in found:
+        path = target / member.name
+        if member.stream is None:
+            path.mkdir(parents=True, exist_ok=True)
+            continue
+        content = bytearray()
+        while len(content) < member.size:
+            content += member.stream.read(member.size - len(content))
+        path.write_bytes(content)
+        path.chmod(0o755 if member.executable else 0o644)
+
+
+def read_in(folder: Path) -> Tree:
+    """A folder's files as a tree."""
+
+    def file(path: Path) -> File:
+        def opened() -> AbstractContextManager[BinaryIO]:
+            return path.open("rb")
+
+        return File(path.stat().st_size, opened, bool(path.stat().st_mode & 0o100))
+
+    return {path.relative_to(folder).as_posix(): file(path) for path in folder.rglob("*") if path.is_file()}
+
+
+def compile_tree(folder: Path, interpreter: Path, *, jobs: int, timeout: float) -> None:
+    """Write the byte-code of the tree in this folder beside its sources."""
+    with tempfile.TemporaryDirectory() as staging:
+        write_out(members(compiled(read_in(folder), interpreter, Path(staging), jobs, timeout)), folder)
+
+
+def pack(folder: Path, target: Path) -> Packed:
+    """The tree in this folder as a layer."""
+    return write_layer(members(read_in(folder)), target)
 
 
 def files_of(tree: Path) -> dict[str, tuple[bytes, bool]]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from resolver.bundles.bytecode import InterpreterFailed, compile_tree
+from resolver.bundles.bytecode import InterpreterFailed
 from resolver.domain.errors import TimedOut
-from tests.unit.bundles.support import Python, files_of, many_modules, pythons, this_python
+from tests.unit.bundles.support import Python, compile_tree, files_of, many_modules, pythons, this_python
 
 # Imports all that it finds under `site-packages`, and counts the sources that had to be compiled for it.
 IMPORTS_ALL = """
@@ -109,6 +109,13 @@ def test_files_that_do_not_compile_are_passed_over(tmp_path: Path) -> None:
     (tree / "site-packages/folder.py").mkdir()
     compile_tree(tree, this_python().path, jobs=2, timeout=60)
     assert compiled(tree) == {"e_warns", "g_good"}
+
+
+def test_names_may_be_odd_and_a_file_may_stand_in_the_way(tmp_path: Path) -> None:
+    files = dict.fromkeys(("demo/a b.py", "demo/naïve.py", "demo/c.d.py", "taken/__pycache__", "taken/e.py"), "x = 1\n")
+    tree = grow(tmp_path / "tree", files)
+    compile_tree(tree, this_python().path, jobs=2, timeout=60)
+    assert compiled(tree) == {"a b", "naïve", "c"}
 
 
 def program(path: Path, text: str) -> Path:

@@ -14,11 +14,12 @@ from resolver.bundles.builder import ProcessLayerBuilder
 from resolver.bundles.grouping import MOST, grouped
 from resolver.bundles.manifest import assemble, layer_order
 from resolver.bundles.merge import merge
-from resolver.bundles.pack import Packed, pack
+from resolver.bundles.pack import Packed
 from resolver.client.unpack import unpack
 from resolver.domain.errors import DamagedLayer
 from resolver.domain.targets import TargetEnvironment
 from storage.content import Digest
+from tests.unit.bundles.support import pack
 
 TARGET = TargetEnvironment.from_platform("3.12", "musllinux_1_2_x86_64")
 HOOK = "pth-hook"

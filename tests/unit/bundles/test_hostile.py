@@ -10,10 +10,9 @@ import pytest
 
 from resolver.bundles.archive import Limits
 from resolver.bundles.layer import LayerJob, build_layer
-from resolver.bundles.unpack import unpack
 from resolver.domain.errors import InvalidWheel
 from tests.support.wheels import make_wheel
-from tests.unit.bundles.support import DEMO, METADATA, MINOR, WHEEL, put, raw_wheel, record
+from tests.unit.bundles.support import DEMO, METADATA, MINOR, WHEEL, put, raw_wheel, record, unpack
 
 
 def special(name: str, mode: int) -> zipfile.ZipInfo:

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from resolver.bundles.launchers import PTH_HOOK
-from resolver.bundles.unpack import unpack
 from tests.support.wheels import make_wheel
-from tests.unit.bundles.support import MINOR, path_with, put, this_python
+from tests.unit.bundles.support import MINOR, path_with, put, this_python, unpack
 
 COUNTS_ITS_RUNS = "import builtins; builtins.pth_runs = getattr(builtins, 'pth_runs', 0) + 1\n"
 TOOL = make_wheel(

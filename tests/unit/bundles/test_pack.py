@@ -6,9 +6,8 @@ import os
 import tarfile
 from pathlib import Path
 
-from resolver.bundles.pack import pack
 from storage.content import Digest
-from tests.unit.bundles.support import extract, files_of, plain_tar
+from tests.unit.bundles.support import extract, files_of, pack, plain_tar
 
 LONG = "site-packages/" + "/".join(["a-folder-with-a-long-name-of-its-own"] * 8) + "/naïve.py"
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import uv
 
-from resolver.bundles.unpack import unpack
 from tests.support.wheels import make_wheel
-from tests.unit.bundles.support import DEMO, MINOR, files_of, put, raw_wheel, this_python
+from tests.unit.bundles.support import DEMO, MINOR, files_of, put, raw_wheel, this_python, unpack
 
 RICH = make_wheel(
     "Rich.Demo",

@@ -1,5 +1,6 @@
 import hashlib
 from itertools import cycle
+from pathlib import Path
 
 import pytest
 
@@ -81,15 +82,16 @@ async def test_no_other_index_stands_in_for_one_that_fails(uv: UvLocker, failing
     assert raised.value.index == "private"
 
 
-async def test_indexes_of_one_url_do_not_share_what_was_cached(uv: UvLocker) -> None:
+async def test_indexes_of_one_url_do_not_share_what_was_cached(uv: UvLocker, tmp_path: Path) -> None:
+    cache = tmp_path / "uv-cache"
     with PackageIndex(auth=("someone", "hunter2")) as index:
         index.add(*make_wheel("internal", "1.0"))
         allowed, stranger = Index("theirs", index.url_with_auth), Index("mine", index.url)
         assert versions(await uv.lock(ask([allowed], "internal"))) == {"internal": "1.0"}
-        folders = {path.name for path in uv.cache.iterdir()}
+        folders = {path.name for path in cache.iterdir()}
         with pytest.raises(IndexUnavailable):
             await uv.lock(ask([stranger], "internal"))
-        assert {path.name for path in uv.cache.iterdir()} > folders
+        assert {path.name for path in cache.iterdir()} > folders
 
 
 async def test_without_an_index_there_is_no_question(uv: UvLocker) -> None:
