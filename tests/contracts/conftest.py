@@ -13,6 +13,8 @@ pytest.register_assert_rewrite(
     "tests.contracts.image_store",
     "tests.contracts.lease_store",
     "tests.contracts.job_store",
+    "tests.contracts.lock_store",
+    "tests.contracts.pin_store",
     "tests.contracts.metadata_store",
 )
 

@@ -11,7 +11,7 @@ import pytest
 from storage.content import Digest
 from storage.protocols import MetadataStore
 from storage.records import BlobInfo, BundleRecord, ContentRecord, Hold, Keep, LayerRecord
-from tests.contracts.metadata_store import NOON, SECOND, a_pin, locks
+from tests.contracts.samples import NOON, SECOND, a_pin, locks
 
 HOUR = timedelta(hours=1)
 LATER = NOON + 10 * HOUR

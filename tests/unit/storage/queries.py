@@ -8,7 +8,7 @@ from sqlalchemy import Engine, event
 
 from storage.metadata.store import SqlMetadataStore
 from storage.records import Hold, LockFilter, OperationRecord, PinName, Resolution
-from tests.contracts.metadata_store import NOON, a_pin, locks
+from tests.contracts.samples import NOON, a_pin, locks
 
 
 @contextmanager

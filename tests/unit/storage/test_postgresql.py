@@ -25,7 +25,7 @@ from storage.metadata import postgresql
 from storage.metadata.store import SqlMetadataStore
 from storage.metadata.tables import metadata
 from storage.records import LockRecord
-from tests.contracts.metadata_store import NOON, a_lock, a_pin, locks
+from tests.contracts.samples import NOON, a_lock, a_pin, locks
 from tests.support.postgres import NOBODY, PostgresServer, free_port
 from tests.unit.storage.queries import every_query
 

@@ -21,7 +21,7 @@ from storage.metadata import sqlite
 from storage.metadata.store import SqlMetadataStore
 from storage.metadata.tables import metadata
 from storage.records import LockRecord, PinName
-from tests.contracts.metadata_store import NOON, a_lock, a_pin, locks
+from tests.contracts.samples import NOON, a_lock, a_pin, locks
 from tests.unit.storage.queries import every_query, statements
 
 ROOT = Path(__file__).parents[3]
