@@ -21,6 +21,7 @@ import pytest
 from obstore.store import S3Store
 
 from tests.support.postgres import free_port
+from tests.support.unmeasured import environment
 
 if TYPE_CHECKING:
     from obstore import HTTP_METHOD  # a name of its stubs alone
@@ -78,7 +79,7 @@ def moto() -> Iterator[S3Server]:
         pytest.skip("no S3 here: moto[server] is not installed")
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with _running(command, os.environ, Path("/")) as process:
+    with _running(command, environment(), Path("/")) as process:
         server = S3Server(f"http://127.0.0.1:{port}", process)
         _until(lambda: _answers(server.endpoint), process)
         server.make_bucket()
@@ -94,17 +95,17 @@ def radosgw() -> Iterator[S3Server]:
     with tempfile.TemporaryDirectory(prefix="lockstep-ceph-") as name, ExitStack() as stack:
         folder = Path(name)
         ports = {which: free_port() for which in ("v2", "v1", "rgw")}
-        environment = {**os.environ, "CEPH_ARGS": f"-c {folder}/ceph.conf"}
+        settings = {**os.environ, "CEPH_ARGS": f"-c {folder}/ceph.conf"}
         (folder / "ceph.conf").write_text(_CEPH.format(folder=folder, fsid=uuid.uuid4(), **ports))
         for part in ("mon", "osd", "rgw", "run"):
             (folder / part).mkdir()
 
         def run(*command: str) -> None:
-            subprocess.run(command, env=environment, cwd=folder, check=True, capture_output=True, timeout=60)
+            subprocess.run(command, env=settings, cwd=folder, check=True, capture_output=True, timeout=60)
 
         def start(*command: str) -> "subprocess.Popen[bytes]":
             # Ended in reverse: the gateway first, the monitor last.
-            return stack.enter_context(_running(command, environment, folder))
+            return stack.enter_context(_running(command, settings, folder))
 
         everything = ("--cap", "mon", "allow *", "--cap", "osd", "allow *", "--cap", "mgr", "allow *")
         addresses = _ADDRESSES.format(**ports)

@@ -15,6 +15,7 @@ import httpx
 from pip._internal.models.index import PyPI  # the engines' own default, which is named nowhere in this project
 
 from tests.support.service import ROOT
+from tests.support.unmeasured import environment
 
 _SECONDS = 60
 
@@ -23,7 +24,11 @@ _SECONDS = 60
 def still_index() -> Iterator[str]:
     """The address of one that runs, until the end; a process of its own, since the tests' may not reach out."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.support.still_index"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.support.still_index"],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None
         try:
