@@ -133,6 +133,22 @@ class Settings(BaseSettings):
     parallel_downloads: int = Field(16, description="wheels fetched at once", ge=1)
     parallel_builds: int = Field(default_factory=lambda: os.cpu_count() or 1, description="layers built at once", ge=1)
     queue: int = Field(512, description="requests that may wait for a resolve; past it: busy", ge=1)
+    webhook_listen: str | None = Field(None, description="host:port for the admission webhook, over TLS; absent: none")
+    webhook_cert: Path | None = Field(None, description="the webhook's certificate (PEM), read again when it changes")
+    webhook_key: Path | None = Field(None, description="the key of webhook_cert")
+    webhook_server: str | None = Field(None, description="the URL at which Pods reach this service over HTTP")
+    webhook_client_image: str | None = Field(
+        None, description="the client's image, for Pods whose own has no Python; absent: those are left as they are"
+    )
+    webhook_cpu: str = Field(
+        "1", description="CPU limit of the init container where the function's is lower; 0: as the function's"
+    )
+    webhook_audience: str | None = Field(
+        None, description="audience of the service account token that Pods show; absent: they show none"
+    )
+    webhook_platforms: Words = Field(
+        ["musllinux_1_2_x86_64"], description="platform tags of Kyma's Python images, for which Functions are warmed"
+    )
     shutdown_grace: Seconds = Field(25.0, description="after SIGTERM, how long work under way may still take")
 
     @classmethod

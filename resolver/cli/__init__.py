@@ -27,6 +27,7 @@ _SUMMARIES = {
     "refresh": "let the next revision of a workload take newer versions",
     "hold": "keep new revisions of a workload on one lock, until its next refresh",
     "warm": "resolve and build all that a file names, before anybody asks for it",
+    "inject": "let the Pods of a manifest start from their bundles, as the webhook would",
     "gc": "remove what nothing needs",
     "fsck": "check every blob and every reference, and mend them",
     "migrate": "bring the database's tables up to date",
@@ -112,6 +113,10 @@ def _command(name: str) -> Command:
             from resolver.cli.locking import LOCK
 
             return LOCK
+        case "inject":
+            from resolver.cli.injecting import INJECT
+
+            return INJECT
         case "refresh" | "hold":
             from resolver.cli.workloads import COMMANDS as OPERATING
 

@@ -10,14 +10,20 @@ import zipfile
 from pathlib import Path
 
 _CLIENT = Path(__file__).parent
+_BOOTSTRAP = _CLIENT / "bootstrap.py"
 _SHEBANG = b"#!/usr/bin/env python3\n"
 _TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can say
 _MAIN = b"import sys\n\nfrom resolver.client.__main__ import main\n\nsys.exit(main(sys.argv[1:]))\n"
 
 
+def bootstrap() -> str:
+    """The program that brings the client, as an injected init container runs it."""
+    return _BOOTSTRAP.read_text(encoding="utf-8")
+
+
 def archive() -> bytes:
     """The zipapp's bytes."""
-    modules = [path for path in _CLIENT.glob("*.py") if path != Path(__file__)]
+    modules = [path for path in _CLIENT.glob("*.py") if path not in (Path(__file__), _BOOTSTRAP)]
     files = {"__main__.py": _MAIN, "resolver/__init__.py": (_CLIENT.parent / "__init__.py").read_bytes()}
     files |= {f"resolver/client/{path.name}": path.read_bytes() for path in modules}
     buffer = io.BytesIO(_SHEBANG)
