@@ -19,10 +19,12 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
+from resolver import webhook
 from resolver.api import problems
 from resolver.api.app import build_app
 from resolver.api.context import Services
 from resolver.api.ready import Ready
+from resolver.api.webhooks import build_webhooks
 from resolver.bundles.builder import ProcessLayerBuilder
 from resolver.client.build import archive
 from resolver.domain.errors import LockstepError
@@ -93,7 +95,10 @@ def serve(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> int:
     host, _, port = settings.listen.rpartition(":")
-    async with compose(settings) as (app, operations):
+    async with AsyncExitStack() as stack:
+        app, operations, webhooks = await stack.enter_async_context(compose(settings))
+        if webhooks is not None:
+            await stack.enter_async_context(webhook.listening(webhooks, settings))
         server = _Server(
             uvicorn.Config(
                 app,
@@ -151,8 +156,9 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations]]:
-    """The application on its stores, engine and indexes; all of it is closed at the end, in reverse."""
+async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations, ASGIApp | None]]:
+    """The application on its stores, engine and indexes, and that of the webhook, where it is set; all of it is closed
+    at the end, in reverse."""
     async with AsyncExitStack() as stack:
         if settings.role != "all" and not (settings.database_url and settings.blob_url):
             raise ValueError(f"role {settings.role}: needs a database and a blob store that processes share")
@@ -310,6 +316,15 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
             collecting = asyncio.create_task(collect_again_and_again(retaining, settings.gc_every))
             stack.callback(collecting.cancel)
 
+        tell = request_log(settings.log_format, settings.log_level)
+        client = await asyncio.to_thread(archive, [each.path for each in interpreters.values()])
+        warming = Warming(answering, requests, asked, parallel=settings.parallel_warm)
+        webhooks = None
+        if settings.webhook_listen and settings.role != "worker":
+            admission = webhook.admission(settings, client, requests, warming, resolving, metrics)
+            stack.push_async_callback(admission.close)
+            webhooks = build_webhooks(admission, tell)
+
         yield (
             build_app(
                 Services(
@@ -317,7 +332,7 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
                     resolving=answering,
                     ready=ready,
                     asked=asked,
-                    warming=Warming(answering, requests, asked, parallel=settings.parallel_warm),
+                    warming=warming,
                     operations=operations,
                     inspecting=Inspecting(metadata.locks, book, metadata.pins),
                     workloads=Workloads(metadata.workloads, metadata.locks),
@@ -326,14 +341,15 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
                     streams=streams,
                     metrics=metrics,
                     degraded=shared.degraded,
-                    client=await asyncio.to_thread(archive, [each.path for each in interpreters.values()]),
+                    client=client,
                     max_body=settings.max_body,
                     max_wait=settings.max_wait,
-                    tell_request=request_log(settings.log_format, settings.log_level),
+                    tell_request=tell,
                 ),
                 answers=settings.role != "worker",
             ),
             operations,
+            webhooks,
         )
 
 

@@ -140,6 +140,22 @@ class Settings(BaseSettings):
     )
     stream_queue: int = Field(1024, description="requests for large blobs that may wait; past it: busy", ge=1)
     stream_wait: Seconds = Field(15.0, description="the longest that one of them waits; past it: busy")
+    webhook_listen: str | None = Field(None, description="host:port for the admission webhook, over TLS; absent: none")
+    webhook_cert: Path | None = Field(None, description="the webhook's certificate (PEM), read again when it changes")
+    webhook_key: Path | None = Field(None, description="the key of webhook_cert")
+    webhook_server: str | None = Field(None, description="the URL at which Pods reach this service over HTTP")
+    webhook_client_image: str | None = Field(
+        None, description="the client's image, for Pods whose own has no Python; absent: those are left as they are"
+    )
+    webhook_cpu: str = Field(
+        "1", description="CPU limit of the init container where the function's is lower; 0: as the function's"
+    )
+    webhook_audience: str | None = Field(
+        None, description="audience of the service account token that Pods show; absent: they show none"
+    )
+    webhook_platforms: Words = Field(
+        ["musllinux_1_2_x86_64"], description="platform tags of Kyma's Python images, for which Functions are warmed"
+    )
     shutdown_grace: Seconds = Field(25.0, description="after SIGTERM, how long work under way may still take")
 
     @classmethod

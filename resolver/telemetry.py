@@ -27,6 +27,9 @@ class Metrics:
         self.resolve_requests = Counter(
             "lockstep_resolve_requests", "Answers to resolve requests", ["outcome"], registry=self.registry
         )
+        self.admissions = Counter(
+            "lockstep_admissions", "Pods reviewed by the webhook", ["mode", "decision"], registry=self.registry
+        )
         self.resolve_seconds = Histogram(
             "lockstep_resolve_seconds", "One run of the engine", ["engine"], buckets=_SECONDS, registry=self.registry
         )

@@ -28,6 +28,7 @@ _SUMMARIES = {
     "hold": "keep new revisions of a workload on one lock, until its next refresh",
     "warm": "resolve and build all that a file names, before anybody asks for it",
     "publish": "push a lock's or a workload's images to a registry",
+    "inject": "let the Pods of a manifest start from their bundles, as the webhook would",
     "gc": "remove what nothing needs",
     "fsck": "check every blob and every reference, and mend them",
     "migrate": "bring the database's tables up to date",
@@ -113,6 +114,10 @@ def _command(name: str) -> Command:
             from resolver.cli.locking import LOCK
 
             return LOCK
+        case "inject":
+            from resolver.cli.injecting import INJECT
+
+            return INJECT
         case "refresh" | "hold":
             from resolver.cli.workloads import COMMANDS as OPERATING
 

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _CLIENT = Path(__file__).parent
+_BOOTSTRAP = _CLIENT / "bootstrap.py"
 _SHEBANG = b"#!/usr/bin/env python3\n"
 _TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can say
 _MAIN = b"""\
@@ -43,9 +44,14 @@ print(json.dumps(compiled))
 _SECONDS = 60
 
 
+def bootstrap() -> str:
+    """The program that brings the client, as an injected init container runs it."""
+    return _BOOTSTRAP.read_text(encoding="utf-8")
+
+
 def archive(pythons: Sequence[str | Path] = (sys.executable,)) -> bytes:
     """The zipapp's bytes. Raises CalledProcessError, OSError or TimeoutExpired for a Python that compiles nothing."""
-    modules = [path for path in _CLIENT.glob("*.py") if path != Path(__file__)]
+    modules = [path for path in _CLIENT.glob("*.py") if path not in (Path(__file__), _BOOTSTRAP)]
     sources = {"resolver/__init__.py": (_CLIENT.parent / "__init__.py").read_bytes()}
     sources |= {f"resolver/client/{path.name}": path.read_bytes() for path in modules}
     files = {"__main__.py": _MAIN, **sources}

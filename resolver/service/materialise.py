@@ -103,6 +103,10 @@ class Materialising:
                 return made
         raise Busy("building a bundle", _RETRY_AFTER, "what it is made of keeps going away")
 
+    async def known(self, lock: Lock, target: TargetEnvironment) -> BundleRecord | None:
+        """The record of the lock's bundle for the target; looks no further than that, and makes nothing."""
+        return await self._artifacts.bundle(lock.digest, target.name, self._builder.toolchain(target.python))
+
     async def _make(
         self, lock: Lock, target: TargetEnvironment, toolchain: str, progress: Progress
     ) -> BundleRecord | None:

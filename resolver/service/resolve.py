@@ -105,6 +105,21 @@ class Resolving:
             return made
         return _answer(request, made, await self._materialising.bundle(made.lock, request.target, progress), progress)
 
+    async def unpacked_size(self, request: ResolveRequest) -> int | None:
+        """The most bytes that a replica of the workload's revision unpacks, by its pin; None where that is not known as
+        yet. Writes nothing."""
+        if request.workload is None:
+            return None
+        namespace, name = request.workload.namespace, request.workload.name
+        revision = revision_of(request.workload, await self._metadata.workloads.get(namespace, name))
+        pin = await self._metadata.pins.get(namespace, name, revision, resolution_key(request, self._platforms))
+        if pin is None or pin.extensions:
+            return None
+        lock = await self._book.get(pin.lock)
+        bundles = [await self._materialising.known(lock, target) for target in lock.targets]
+        sizes = [bundle.unpacked_size for bundle in bundles if bundle is not None]
+        return max(sizes) if sizes and len(sizes) == len(bundles) else None
+
     async def _choose(self, request: ResolveRequest, progress: Progress) -> _Chosen | Refusal:
         key = resolution_key(request, self._platforms)
         outcome: Outcome = "pinned"

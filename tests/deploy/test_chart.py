@@ -11,6 +11,7 @@ import yaml
 from resolver.cli import warm_file
 from resolver.client.arguments import VARIABLES
 from resolver.settings import PREFIX, Settings, load
+from resolver.webhook import delivery
 from tests.deploy.tools import CHART, ROOT, VALUES, WEBHOOK, Document, of_kind, pods, rendered, run, template, tool
 
 _KUBERNETES = "1.33"
@@ -191,14 +192,16 @@ def test_every_variable_is_a_setting(values: str, monkeypatch: pytest.MonkeyPatc
         assert service.platforms == ["musllinux_1_2_x86_64"]
 
 
-@pytest.mark.xfail(
-    not any(name.startswith("webhook_") for name in Settings.model_fields),
-    reason="the service has no listener for TLS yet",
-    strict=True,
-)
 def test_every_variable_of_the_webhook_is_a_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    tool("helm")
-    _read(monkeypatch, tmp_path, rendered("embedded", *WEBHOOK))
+    image = ("--set", "webhook.clientImage=registry.example.com/lockstep/client:1")
+    documents = rendered("embedded", *WEBHOOK, *image)
+    settings = _read(monkeypatch, tmp_path, documents)["service"]
+    told = delivery(settings, "0" * 64, "")
+    assert told.client_image == image[1].partition("=")[2]
+    # Pods ask the Service that is there, at its port.
+    (service,) = of_kind(documents, "Service")
+    port = next(port["port"] for port in service["spec"]["ports"] if port["name"] == "http")
+    assert told.server == f"http://{service['metadata']['name']}.lockstep.svc:{port}"
 
 
 # --- Jobs -------------------------------------------------------------------------------------------------------------

@@ -107,6 +107,7 @@ class BundleServer:
     def __init__(self, token: str | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.token = token
         self.blobs: dict[str, bytes] = {}
+        self.client = b""  # what GET /client/lockstep.pyz answers
         self.requests: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         self.authorizations: list[str | None] = []
@@ -265,6 +266,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.startswith(owner.prefix):
             return 404, b"nothing is served here", {}
         path = path.removeprefix(owner.prefix)
+        if path == "/client/lockstep.pyz":
+            return 200, owner.client, {"Content-Type": "application/zip"}
         if path == "/v1/resolve":
             return _json(*owner.resolve(body))
         if match := re.fullmatch(r"/v1/operations/([\w-]+)", path):

@@ -241,8 +241,21 @@ class Play:
         for document in self._documents:
             if document["kind"] == "PersistentVolumeClaim":
                 _run(["podman", "volume", "rm", document["metadata"]["name"]])
+            for volume in document.get("spec", {}).get("volumes", ()):
+                if {"emptyDir", "configMap"} & set(volume):  # podman keeps these, by their names
+                    _run(["podman", "volume", "rm", "--force", volume["name"]], check=False)
         for name in self._secrets:
             _run(["podman", "secret", "rm", name])
+
+    def ended(self, container: str, seconds: float = 120) -> tuple[int, str]:
+        """The exit code of its container (POD-NAME), once it has ended, and what it wrote."""
+        code = int(_run(["podman", "wait", container], seconds=seconds).stdout)
+        done = _run(["podman", "logs", container])
+        return code, done.stdout + done.stderr
+
+    def restart(self, container: str) -> None:
+        """As a kubelet does with a container that ended."""
+        _run(["podman", "start", container])
 
     def kill(self, container: str) -> None:
         """SIGKILL, as a node's failure would."""

@@ -92,6 +92,7 @@ class World:
 
     async def ask(self, process: Process, lock: Lock) -> None:
         """Let the process give out the lock's bundle."""
+        asked = self.time  # who is stopped for hours in the middle recorded the use before
 
         async def answer() -> None:
             try:
@@ -99,7 +100,8 @@ class World:
             except Busy:
                 return
             await self.check_whole(record)
-            self.answered[lock.digest, record.toolchain] = self.time
+            place = lock.digest, record.toolchain
+            self.answered[place] = max(asked, self.answered.get(place, START))
 
         process.start(answer())
         await self.stage.settle()
