@@ -15,7 +15,7 @@ _FIRST = ("scenarios", "faults", "contracts", "integration")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file on one worker, and all scenarios of the real index: they share a service and its store."""
+    """Keep a file on one worker, and all scenarios of the real index: they share a service and its store."""
     for item in items:
         real = item.get_closest_marker("real_index") is not None and item.path.parent.name == "scenarios"
         item.add_marker(pytest.mark.xdist_group("real-index" if real else str(item.path)))
