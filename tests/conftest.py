@@ -9,16 +9,18 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("lockstep", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("lockstep")
 
-# The rooms whose files take longest go first, so that the workers end together.
+# The rooms whose files take longest, so that the workers end together.
 _FIRST = ("scenarios", "faults", "contracts", "integration")
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep a file on one worker, and all scenarios of the real index on one: they share a service and its store."""
+    real = item.get_closest_marker("real_index") is not None and item.path.parent.name == "scenarios"
+    item.add_marker(pytest.mark.xdist_group("real-index" if real else item.nodeid.partition("::")[0]))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file on one worker, and all scenarios of the real index: they share a service and its store."""
-    for item in items:
-        real = item.get_closest_marker("real_index") is not None and item.path.parent.name == "scenarios"
-        item.add_marker(pytest.mark.xdist_group("real-index" if real else str(item.path)))
+    """What takes longest goes first."""
     items.sort(key=lambda item: _turn(item.path.relative_to(Path(__file__).parent)))
 
 
