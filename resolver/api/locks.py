@@ -31,7 +31,7 @@ def build_router(services: Services) -> APIRouter:
         package: Annotated[str | None, Query(max_length=256, description="those with this package")] = None,
         namespace: Annotated[str | None, Query(max_length=256, description="those that its pins hold")] = None,
         cursor: Cursor = None,
-        limit: Limit = 50,
+        limit: Limit = 25,
     ) -> Response:
         page = await services.inspecting.page(package, namespace, cursor, limit)
         return _json(schemas.LockPage(items=[render.lock_item(item) for item in page.items], cursor=page.cursor))
@@ -88,7 +88,7 @@ def build_router(services: Services) -> APIRouter:
         namespace: Annotated[str | None, Query(max_length=256)] = None,
         lock: Annotated[str | None, Query(description="those that hold this lock, sha256:…")] = None,
         cursor: Cursor = None,
-        limit: Limit = 50,
+        limit: Limit = 25,
     ) -> Response:
         page = await services.inspecting.pins(namespace, Digest(lock) if lock else None, cursor, limit)
         return _json(schemas.PinPage(items=[render.pin(item) for item in page.items], cursor=page.cursor))

@@ -8,7 +8,7 @@ Three real services with a database each, on one real PostgreSQL, asked in turn 
     page     besides, just the rows that the answers below are made of: its answers are the loaded one's to the byte
     loaded   besides, all the rows
 
-`loaded` to `page` tells what the size of the tables costs; `loaded` to `empty` has in it what an answer with 50 items
+`loaded` to `page` tells what the size of the tables costs; `loaded` to `empty` has in it what an answer with 25 items
 costs over one with few. The exit code is 1 where an answer takes more than twice its time on `page`, or, if `empty` is
 asked for it too, on `empty`.
 """
@@ -39,6 +39,7 @@ from tests.support.wheels import make_wheel
 
 BOUND = 2.0
 PINNED = 40
+PAGE = 25  # what the service gives to who names no limit
 
 Ask = tuple[str, str, bytes | None]  # method, path, body
 Times = dict[str, list[float]]
@@ -107,20 +108,20 @@ def lists(postgres: PostgresServer, database: str) -> dict[str, Ask]:
     large, small = rows.namespace(0), rows.namespace(rows.NAMESPACES - 1)
     locks, pins = _deep(postgres, database, "locks", "digest"), _deep(postgres, database, "pins", "id")
     return {
-        "GET /v1/locks": _get("/v1/locks?limit=50"),
-        "GET /v1/locks?package= (common)": _get(f"/v1/locks?limit=50&package={common}"),
-        "GET /v1/locks?package= (rare)": _get(f"/v1/locks?limit=50&package={rare}"),
-        "GET /v1/locks?namespace= (large)": _get(f"/v1/locks?limit=50&namespace={large}"),
-        "GET /v1/locks?namespace= (small)": _get(f"/v1/locks?limit=50&namespace={small}"),
-        "GET /v1/locks?package=&namespace=": _get(f"/v1/locks?limit=50&package={rare}&namespace={large}"),
-        "GET /v1/locks?cursor= (deep)": _get(f"/v1/locks?limit=50&cursor={locks}"),
-        "GET /v1/locks?package=&cursor= (deep)": _get(f"/v1/locks?limit=50&package={common}&cursor={locks}"),
-        "GET /v1/locks?namespace=&cursor= (deep)": _get(f"/v1/locks?limit=50&namespace={large}&cursor={locks}"),
-        "GET /v1/pins": _get("/v1/pins?limit=50"),
-        "GET /v1/pins?namespace= (large)": _get(f"/v1/pins?limit=50&namespace={large}"),
-        "GET /v1/pins?namespace= (small)": _get(f"/v1/pins?limit=50&namespace={small}"),
-        "GET /v1/pins?cursor= (deep)": _get(f"/v1/pins?limit=50&cursor={pins}"),
-        "GET /v1/pins?namespace=&cursor= (deep)": _get(f"/v1/pins?limit=50&namespace={large}&cursor={pins}"),
+        "GET /v1/locks": _get(f"/v1/locks?limit={PAGE}"),
+        "GET /v1/locks?package= (common)": _get(f"/v1/locks?limit={PAGE}&package={common}"),
+        "GET /v1/locks?package= (rare)": _get(f"/v1/locks?limit={PAGE}&package={rare}"),
+        "GET /v1/locks?namespace= (large)": _get(f"/v1/locks?limit={PAGE}&namespace={large}"),
+        "GET /v1/locks?namespace= (small)": _get(f"/v1/locks?limit={PAGE}&namespace={small}"),
+        "GET /v1/locks?package=&namespace=": _get(f"/v1/locks?limit={PAGE}&package={rare}&namespace={large}"),
+        "GET /v1/locks?cursor= (deep)": _get(f"/v1/locks?limit={PAGE}&cursor={locks}"),
+        "GET /v1/locks?package=&cursor= (deep)": _get(f"/v1/locks?limit={PAGE}&package={common}&cursor={locks}"),
+        "GET /v1/locks?namespace=&cursor= (deep)": _get(f"/v1/locks?limit={PAGE}&namespace={large}&cursor={locks}"),
+        "GET /v1/pins": _get(f"/v1/pins?limit={PAGE}"),
+        "GET /v1/pins?namespace= (large)": _get(f"/v1/pins?limit={PAGE}&namespace={large}"),
+        "GET /v1/pins?namespace= (small)": _get(f"/v1/pins?limit={PAGE}&namespace={small}"),
+        "GET /v1/pins?cursor= (deep)": _get(f"/v1/pins?limit={PAGE}&cursor={pins}"),
+        "GET /v1/pins?namespace=&cursor= (deep)": _get(f"/v1/pins?limit={PAGE}&namespace={large}&cursor={pins}"),
     }
 
 
@@ -152,7 +153,8 @@ def copy_shown(postgres: PostgresServer, loaded: Side, page: Side, shown: Sequen
     loaded.reconnect()
     locks, pins = set(besides), set[tuple[str, str, str]]()
     for method, path, body in shown:
-        for item in json.loads(loaded.ask((method, path.replace("limit=50", "limit=51"), body))[1])["items"]:
+        longer = path.replace(f"limit={PAGE}", f"limit={PAGE + 1}")
+        for item in json.loads(loaded.ask((method, longer, body))[1])["items"]:
             locks.add(item["digest"] if "digest" in item else item["lock"])
             if "lock" in item:
                 pins.add((item["namespace"], item["workload"], item["revision"]))
