@@ -102,9 +102,9 @@ def large(name: str, size: int) -> dict[str, object]:
     return {"files": {f"{name}/__init__.py": "", f"{name}/data.bin": random.Random(name).randbytes(size)}}
 
 
-@pytest.mark.parametrize(("what", "size"), [("wheel", 9 * MEBIBYTE), ("layer", 3 * MEBIBYTE)])
+@pytest.mark.parametrize(("what", "size"), [("wheel", 9 * MEBIBYTE), ("layer", 5 * MEBIBYTE)])
 def test_what_does_not_fit(service: Service, index: PackageIndex, what: str, size: int) -> None:
-    """The wheel itself; or the wheel does, but not its tree and the layer beside it."""
+    """The wheel itself; or the wheel does, but not the layer beside it."""
     workload = {"namespace": "full", "name": what, "revision": "1"}
     publish(index, "large", "1.0", **large("large", size))
     publish(index, "small", "1.0")
