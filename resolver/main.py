@@ -40,6 +40,7 @@ from resolver.service.asked import Asked
 from resolver.service.contents import Contents
 from resolver.service.delegation import Answering, Delegating, Elsewhere, Worker
 from resolver.service.fair_turns import FairTurns
+from resolver.service.head_start import HeadStart
 from resolver.service.healing import Healing
 from resolver.service.images import Images
 from resolver.service.index_health import IndexHealth
@@ -114,6 +115,7 @@ async def _serve(settings: Settings) -> int:
             settings.shutdown_grace,
         )
         gc.freeze()  # what is here stays: collections of garbage need not look at it again and again
+        gc.set_threshold(20_000)  # nor at what a page of ten thousand files is made of, while it is being made
         await server.serve()
     log.info("service.stopped")
     return 0
@@ -232,13 +234,6 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
             await builder.start()
 
         book = LockBook(metadata.locks)
-        locking = Locking(
-            locker,
-            pages,
-            wheels,
-            passed_over=settings.passed_over,
-            target_conflict=settings.target_conflict,
-        )
         materialising = Materialising(
             blobs,
             metadata.artifacts,
@@ -253,6 +248,10 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
             shared_paths=settings.shared_paths,
         )
         stack.push_async_callback(materialising.close)
+        ahead = HeadStart(pages, materialising.begin, parallel=settings.parallel_downloads)
+        locking = Locking(
+            locker, pages, wheels, ahead, passed_over=settings.passed_over, target_conflict=settings.target_conflict
+        )
         making = LockMaking(
             metadata,
             book,

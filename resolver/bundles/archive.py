@@ -5,6 +5,7 @@ import configparser
 import csv
 import hashlib
 import posixpath
+import re
 import stat
 import struct
 import zipfile
@@ -25,6 +26,7 @@ from packaging.version import Version
 
 # Binary distribution format, "RECORD": "The hash algorithm must be sha256 or better".
 _HASHES = frozenset({"sha256", "sha384", "sha512"})
+_SHA256 = re.compile(r"[A-Za-z0-9_-]{43}")
 # Recording installed projects: an installer writes these, so a wheel that brings one is not believed.
 _INSTALLERS_OWN = frozenset({"INSTALLER", "REQUESTED", "direct_url.json"})
 _TEXT_LIMIT = 64 << 20
@@ -87,6 +89,14 @@ class Unread:
     path: str
     hash: Hash
     size: int
+
+    @property
+    def sha256(self) -> str | None:
+        """The hash in hexadecimal; None where RECORD has another kind, or what is no hash."""
+        value = self.hash.value.rstrip("=")
+        if self.hash.name != "sha256" or not _SHA256.fullmatch(value):
+            return None
+        return base64.urlsafe_b64decode(value + "=").hex()
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:

@@ -24,7 +24,7 @@ from storage.content import Digest
 from storage.errors import StorageFull
 
 # Counted up whenever the same wheel comes to be laid out, compiled or packed in another way.
-_LAYER_FORMAT = "layer-v2"
+_LAYER_FORMAT = "layer-v3"
 _INSTALLER = f"installer-{version('installer')}"
 _HOOK = "sitecustomize"
 
@@ -116,7 +116,6 @@ class ProcessLayerBuilder:
             folder=str(folder.absolute()),
             token=secrets.token_hex(8),
             compilers=self._compilers,
-            timeout=self._timeout,
         )
 
     async def _run(self, job: LayerJob) -> BuiltLayer:
@@ -131,17 +130,24 @@ class ProcessLayerBuilder:
 
     async def _ask(self, job: LayerJob) -> bytes:
         line = json.dumps(dataclasses.asdict(job)).encode()
+        size = await asyncio.to_thread(_bytes, job)
         try:
             try:
-                return await self._pool.run(line, self._timeout)
+                return await self._pool.run(line, self._timeout, size)
             except WorkerLost:
                 # Whatever took the worker (the kernel, short of memory) may have meant another; once more, then.
                 await asyncio.to_thread(_remove, job)
-                return await self._pool.run(line, self._timeout)
+                return await self._pool.run(line, self._timeout, size)
         except WorkerLost as error:
             raise LayerBuildFailed(job.filename, str(error)) from error
         except TimeoutError:
             raise TimedOut(f"building the layer of {job.filename}", self._timeout) from None
+
+
+def _bytes(job: LayerJob) -> int:
+    """How much the job is about; nothing of a file that is gone, which the worker will say."""
+    paths = [Path(job.wheel)] if job.wheel else [Path(path) for path, _ in job.layers]
+    return sum(path.stat().st_size for path in paths if path.exists())
 
 
 def _layer(fields: dict[str, Any]) -> BuiltLayer:
@@ -157,8 +163,6 @@ def _failure(filename: str, answer: dict[str, Any]) -> Exception:
             return InvalidWheel(answer["file"], answer["reason"])
         case "damaged-layer":
             return DamagedLayer(answer["reason"])
-        case "timed-out":
-            return TimedOut(f"{answer['what']} {filename}", answer["seconds"])
         case "storage-full":
             return StorageFull(f"no room to build the layer of {filename}")
         case _:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from resolver.bundles.bytecode import compiled
+from resolver.bundles.compilers import Compilers
 from resolver.bundles.launchers import PTH_HOOK
 from resolver.bundles.merge import merge
 from resolver.bundles.pack import write_layer
@@ -28,7 +29,6 @@ class LayerJob:
     folder: str
     token: str
     compilers: int
-    timeout: float
     layers: Sequence[tuple[str, str]] = ()
 
     @property
@@ -42,11 +42,11 @@ class LayerJob:
         return Path(self.folder, f"layer-{self.token}.tar.zst")
 
 
-def build_layer(job: LayerJob) -> BuiltLayer:
-    """Do the job; on any failure nothing is left of it.
+def build_layer(job: LayerJob, compilers: Compilers) -> BuiltLayer:
+    """Do the job; on any failure nothing is left of it. It has no end of its own: who waits for it ends the process.
 
     Raises:
-        InvalidWheel, DamagedLayer, TimedOut, InterpreterFailed, OSError.
+        InvalidWheel, DamagedLayer, InterpreterFailed, OSError.
     """
     packed_file = job.staging / "layer"
     job.staging.mkdir(mode=0o700)
@@ -55,7 +55,7 @@ def build_layer(job: LayerJob) -> BuiltLayer:
             packed = merge([(Path(path), diff_id) for path, diff_id in job.layers], job.staging, packed_file)
         else:
             # Closed before the tree is: a failure leaves it in the middle of a file.
-            with _tree(job) as tree, closing(members(tree)) as found:
+            with _tree(job, compilers) as tree, closing(members(tree)) as found:
                 packed = write_layer(found, packed_file)
         packed_file.rename(job.result)
     finally:
@@ -74,12 +74,12 @@ def build_layer(job: LayerJob) -> BuiltLayer:
 
 
 @contextmanager
-def _tree(job: LayerJob) -> Iterator[Tree]:
+def _tree(job: LayerJob, compilers: Compilers) -> Iterator[Tree]:
     with _sources(job) as tree:
         if job.interpreter is None:
             yield tree
             return
-        bytecode = compiled(tree, Path(job.interpreter), job.staging, job.compilers, job.timeout)
+        bytecode = compiled(tree, Path(job.interpreter), job.staging, job.compilers, compilers)
         yield {**tree, **bytecode}
 
 

@@ -39,12 +39,14 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A folder, or (with a `stream`, good until the next one is asked for) a file of `size` bytes."""
+    """A folder, or (with a `stream`, good until the next one is asked for) a file of `size` bytes, with its `sha256`
+    (hexadecimal) where that is known already."""
 
     name: str
     stream: BinaryIO | None = None
     size: int = 0
     executable: bool = False
+    sha256: str | None = None
 
 
 def write_layer(members: Iterable[Member], target: Path) -> Packed:
@@ -64,9 +66,13 @@ def write_layer(members: Iterable[Member], target: Path) -> Packed:
                     continue
                 info.mode = 0o755 if member.executable else 0o644
                 info.size = member.size
-                source = _HashingReader(member.stream)
-                tar.addfile(info, cast("BinaryIO", source))
-                listing[member.name] = source.hexdigest()[:16]
+                if member.sha256 is None:
+                    source = _HashingReader(member.stream)
+                    tar.addfile(info, cast("BinaryIO", source))
+                    listing[member.name] = source.hexdigest()[:16]
+                else:
+                    tar.addfile(info, member.stream)
+                    listing[member.name] = member.sha256[:16]
                 unpacked_size += info.size
         sink.finish()
     return Packed(sink.digest, sink.size, sink.diff_id, sink.tar_size, unpacked_size, listing)

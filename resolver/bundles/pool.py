@@ -6,10 +6,14 @@ which fails all the others' work too; and each of its workers imports the servic
 
 import asyncio
 import contextlib
+import heapq
+import itertools
 import os
 import signal
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
 
 from resolver.bundles.worker import LENGTH
 from resolver.domain.errors import Busy
@@ -17,6 +21,10 @@ from resolver.domain.errors import Busy
 _START = "import sys; sys.path[:] = sys.argv[1].split(':'); from resolver.bundles.worker import main; main()"
 # What a program needs to start and no more: a worker reads what strangers wrote, so it gets no credential.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH")
+# A large job that is taken up last is waited for alone: so a job goes before those that came up to so many seconds
+# before it, by its size. Nobody is passed over for longer than that.
+_BYTES_A_SECOND = 4e6
+_MOST_SECONDS = 10.0
 
 
 class WorkerLost(Exception):
@@ -32,7 +40,7 @@ class WorkerPool:
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
-        self._slots = asyncio.Semaphore(workers)
+        self._turns = _Turns(workers)
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
         self._closed = False
@@ -42,8 +50,8 @@ class WorkerPool:
         for _ in range(self._workers):
             self._idle.append(await _Worker.start())
 
-    async def run(self, job: bytes, seconds: float) -> bytes:
-        """The answer to a job (one line, without its end). Waits for a free worker first.
+    async def run(self, job: bytes, seconds: float, size: int = 0) -> bytes:
+        """The answer to a job (one line, without its end) over `size` bytes. Waits for a free worker first.
 
         When the caller is cancelled, or the time is up, the worker and all that it started are gone on return.
 
@@ -52,7 +60,7 @@ class WorkerPool:
             WorkerLost: the worker ended on its own.
             Busy: the pool is closed.
         """
-        async with self._slots:
+        async with self._turns.turn(size):
             worker = self._take() or await _Worker.start()
             self._busy.add(worker)
             try:
@@ -81,6 +89,43 @@ class WorkerPool:
             if worker.alive:
                 return worker
         return None
+
+
+class _Turns:
+    """At most `parallel` at a time; those who wait are let in as they came, the large ones somewhat sooner."""
+
+    def __init__(self, parallel: int) -> None:
+        self._free = parallel
+        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._count = itertools.count()
+
+    @contextlib.asynccontextmanager
+    async def turn(self, size: int) -> AsyncIterator[None]:
+        """Wait for a turn, and keep it while the block runs."""
+        if self._free:
+            self._free -= 1
+        else:
+            turn = asyncio.get_running_loop().create_future()
+            since = time.monotonic() - min(size / _BYTES_A_SECOND, _MOST_SECONDS)
+            heapq.heappush(self._waiting, (since, next(self._count), turn))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if not turn.cancelled():
+                    self._pass_on()  # it had been given the turn at that very moment
+                raise
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        while self._waiting:
+            *_, turn = heapq.heappop(self._waiting)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
 
 
 class _Worker:

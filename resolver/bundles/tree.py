@@ -15,11 +15,13 @@ from resolver.bundles.pack import Member
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of `size` bytes, which `open` gives anew each time."""
+    """A file of `size` bytes, which `open` gives anew each time. `sha256` (hexadecimal) is known of one that `open`
+    compares with it."""
 
     size: int
     open: Callable[[], AbstractContextManager[BinaryIO]]
     executable: bool = False
+    sha256: str | None = None
 
 
 Tree = Mapping[str, File]
@@ -40,7 +42,7 @@ def members(tree: Tree) -> Generator[Member, None, None]:
             yield Member(name)
             continue
         with file.open() as stream:
-            yield Member(name, stream, file.size, file.executable)
+            yield Member(name, stream, file.size, file.executable, file.sha256)
 
 
 def folders(path: str) -> Iterator[str]:

@@ -109,7 +109,7 @@ class TreeDestination(WheelDestination):
             self._write(f"{SITE_PACKAGES}/{record_file_path}", record.read(), executable=False)
 
     def _note(self, location: str, file: Unread, executable: bool) -> RecordEntry:
-        self._add(location, File(file.size, file.open, executable))
+        self._add(location, File(file.size, file.open, executable, file.sha256))
         return RecordEntry(_recorded(location), file.hash, file.size)
 
     def _write(self, location: str, content: bytes, executable: bool) -> RecordEntry:

@@ -18,8 +18,9 @@ import threading
 import traceback
 from typing import BinaryIO
 
+from resolver.bundles.compilers import Compilers
 from resolver.bundles.layer import LayerJob, build_layer
-from resolver.domain.errors import DamagedLayer, InvalidWheel, TimedOut
+from resolver.domain.errors import DamagedLayer, InvalidWheel
 
 LENGTH = 8
 # Unpacking streams, and so takes little; a source file made to blow up its compiler ends here instead of the node.
@@ -34,8 +35,9 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, jobs), daemon=True).start()
+    compilers = Compilers()
     while True:
-        answer = json.dumps(_answer(LayerJob(**json.loads(jobs.get())))).encode()
+        answer = json.dumps(_answer(LayerJob(**json.loads(jobs.get())), compilers)).encode()
         answers.write(len(answer).to_bytes(LENGTH, "big") + answer)
         answers.flush()
 
@@ -46,15 +48,13 @@ def _listen(lifeline: BinaryIO, jobs: "queue.SimpleQueue[bytes]") -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _answer(job: LayerJob) -> dict[str, object]:
+def _answer(job: LayerJob, compilers: Compilers) -> dict[str, object]:
     try:
-        layer = build_layer(job)
+        layer = build_layer(job, compilers)
     except InvalidWheel as error:
         return {"error": "invalid-wheel", "file": error.file, "reason": error.reason}
     except DamagedLayer as error:
         return {"error": "damaged-layer", "reason": str(error)}
-    except TimedOut as error:
-        return {"error": "timed-out", "what": error.what, "seconds": error.seconds}
     except Exception as error:  # noqa: BLE001 - whatever it is, the service is told, and raises it there
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return {"error": "storage-full"}

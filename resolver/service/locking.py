@@ -19,6 +19,7 @@ from resolver.domain.requests import Question, ResolveRequest
 from resolver.domain.targets import TargetEnvironment
 from resolver.service.agreement import Unsolved, agree
 from resolver.service.facts import Picks, package_facts, read_pages, sized, yanked
+from resolver.service.head_start import HeadStart
 from resolver.service.wheels_only import explain, hidden
 from resolver.threads import parsing
 
@@ -42,6 +43,7 @@ class Locking:
         locker: Locker,
         pages: ProjectPages,
         wheels: WheelFetcher,
+        head_start: HeadStart,
         *,
         passed_over: Attitude = "refuse",
         target_conflict: Attitude = "refuse",
@@ -49,6 +51,7 @@ class Locking:
         self._locker = locker
         self._pages = pages
         self._wheels = wheels
+        self._head_start = head_start
         self._passed_over = passed_over
         self._target_conflict = target_conflict
 
@@ -101,6 +104,12 @@ class Locking:
         return await self._write(request, free, alone, [_disagreement(differing, request.target)])
 
     async def _write(
+        self, request: ResolveRequest, question: Question, picks: Picks, notices: list[Notice]
+    ) -> Locked | Refusal:
+        async with self._head_start.given(picks[request.target], request.target.python, question.indexes):
+            return await self._written(request, question, picks, notices)
+
+    async def _written(
         self, request: ResolveRequest, question: Question, picks: Picks, notices: list[Notice]
     ) -> Locked | Refusal:
         pages = await read_pages(self._pages, picks.values(), question.indexes)

@@ -157,6 +157,11 @@ class Materialising:
         self._uses.found(record.digest)
         return record
 
+    def begin(self, wheel: WheelReference, python: str) -> asyncio.Task[LayerRecord]:
+        """Begin the wheel's layer, or join where it was begun; nobody has to wait for it, nor to look how it ends."""
+        toolchain = self._builder.toolchain(python)
+        return self._begun(wheel.digest, python, toolchain, lambda: self._from_wheel(wheel, python, toolchain))
+
     async def _layer(self, package: Package, wheel: PackageWheel, python: str, toolchain: str) -> LayerRecord:
         reference = self._reference(package, wheel)
         return await self._built(
@@ -210,6 +215,11 @@ class Materialising:
     async def _built(
         self, wheel: Digest, python: str, toolchain: str, build: Callable[[], Coroutine[Any, Any, LayerRecord]]
     ) -> LayerRecord:
+        return await asyncio.shield(self._begun(wheel, python, toolchain, build))
+
+    def _begun(
+        self, wheel: Digest, python: str, toolchain: str, build: Callable[[], Coroutine[Any, Any, LayerRecord]]
+    ) -> asyncio.Task[LayerRecord]:
         async def look() -> LayerRecord | None:
             record = await self._artifacts.layer(wheel, python, toolchain)
             return record if record is not None and await self._here(record.digest, record.listing) else None
@@ -218,7 +228,7 @@ class Materialising:
             # No fence: a layer that comes late is the same layer.
             return self._exclusive.once(f"layer:{wheel}:{python}:{toolchain}", look, lambda _: build())
 
-        return await look() or await self._layers.do((wheel, python, toolchain), lead)
+        return self._layers.begin((wheel, python, toolchain), lead)
 
     async def _from_wheel(self, wheel: WheelReference, python: str, toolchain: str) -> LayerRecord:
         await self._wheels.fetch(wheel)

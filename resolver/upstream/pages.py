@@ -6,7 +6,7 @@ import time
 import warnings
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from html.parser import HTMLParser
 from urllib.parse import urldefrag, urljoin
 
@@ -25,6 +25,8 @@ warnings.filterwarnings("ignore", category=simple.APIVersionWarning)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HTML = re.compile(r"<(?:!doctype html|html|a)\b", re.IGNORECASE)
+_WHOLE_URL = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?/[^#]*")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+!-]*")
 
 
 class SimplePages:
@@ -129,11 +131,12 @@ class _File(BaseModel):
         """The file of a page that was read at `base`."""
         # PEP 714: `core-metadata` counts wherever it is there; the older name only without it.
         metadata = self.dist_info_metadata if self.core_metadata is None else self.core_metadata
-        # PEP 700: upload times are UTC.
-        uploaded = self.upload_time and self.upload_time.replace(tzinfo=self.upload_time.tzinfo or UTC)
+        uploaded = self.upload_time
+        if uploaded is not None and uploaded.tzinfo is None:
+            uploaded = uploaded.replace(tzinfo=UTC)  # PEP 700: upload times are UTC
         return ProjectFile(
             filename=self.filename,
-            url=urldefrag(urljoin(base, self.url)).url,
+            url=_absolute(base, self.url),
             sha256=_sha256(self.hashes),
             size=self.size,
             upload_time=uploaded,
@@ -180,8 +183,10 @@ def _parse(response: httpx.Response, content: bytearray, name: NormalizedName, i
         text = content.decode(response.charset_encoding or "utf-8")
         if media_type != simple.ACCEPT_JSON_V1 and not _HTML.search(text):
             raise Refused("answered something that is no page")
-        page = _Page.model_validate(simple.parse_project_details(text, media_type, name))
-        if media_type != simple.ACCEPT_JSON_V1:
+        if media_type == simple.ACCEPT_JSON_V1:
+            page = _Page.model_validate_json(text)
+        else:
+            page = _Page.model_validate(simple.parse_project_details(text, media_type, name))
             for file, uploaded in zip(page.files, _UploadTimes(text).times, strict=True):
                 file.upload_time = uploaded
         base = str(response.url)
@@ -192,6 +197,22 @@ def _parse(response: httpx.Response, content: bytearray, name: NormalizedName, i
     except (ValueError, LookupError, AssertionError, RecursionError) as error:
         raise Refused(f"answered a broken page ({type(error).__name__})") from error
     return Project(name, index, files)
+
+
+def _absolute(base: str, url: str) -> str:
+    """The URL as it is meant on the page at `base`, without a fragment. To take one apart and put it together again
+    costs more than all else that is read of a file, so it is done only where it has to be."""
+    if _WHOLE_URL.fullmatch(url):
+        return url
+    folder, slash, name = url.rpartition("/")
+    if "#" not in folder and _PLAIN_NAME.fullmatch(name):
+        return _folder(base, folder + slash or ".") + name
+    return urldefrag(urljoin(base, url)).url
+
+
+@lru_cache(64)
+def _folder(base: str, path: str) -> str:
+    return urljoin(base, path)
 
 
 def _sha256(hashes: dict[str, str]) -> str | None:

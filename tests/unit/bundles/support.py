@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 from resolver.bundles.archive import DEFAULT_LIMITS, Limits
 from resolver.bundles.bytecode import compiled
+from resolver.bundles.compilers import Compilers
 from resolver.bundles.pack import Member, Packed, write_layer
 from resolver.bundles.tree import File, Tree, members
 from resolver.bundles.unpack import unpacked
@@ -155,10 +156,15 @@ def read_in(folder: Path) -> Tree:
     return {path.relative_to(folder).as_posix(): file(path) for path in folder.rglob("*") if path.is_file()}
 
 
-def compile_tree(folder: Path, interpreter: Path, *, jobs: int, timeout: float) -> None:
-    """Write the byte-code of the tree in this folder beside its sources."""
-    with tempfile.TemporaryDirectory() as staging:
-        write_out(members(compiled(read_in(folder), interpreter, Path(staging), jobs, timeout)), folder)
+def compile_tree(folder: Path, interpreter: Path, *, jobs: int, compilers: Compilers | None = None) -> None:
+    """Write the byte-code of the tree in this folder beside its sources; by these compilers, or by new ones."""
+    used = compilers or Compilers()
+    try:
+        with tempfile.TemporaryDirectory() as staging:
+            write_out(members(compiled(read_in(folder), interpreter, Path(staging), jobs, used)), folder)
+    finally:
+        if compilers is None:
+            used.close()
 
 
 def pack(folder: Path, target: Path) -> Packed:

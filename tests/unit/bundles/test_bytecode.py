@@ -2,13 +2,20 @@
 
 import hashlib
 import json
+import os
+import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from resolver.bundles.bytecode import InterpreterFailed
-from resolver.domain.errors import TimedOut
+from resolver.bundles.bytecode import compiled as compiled_tree
+from resolver.bundles.compilers import Compilers, InterpreterFailed
+from resolver.bundles.tree import File
+from resolver.bundles.tree import text as text_file
 from tests.unit.bundles.support import Python, compile_tree, files_of, many_modules, pythons, this_python
 
 # Imports all that it finds under `site-packages`, and counts the sources that had to be compiled for it.
@@ -59,7 +66,7 @@ def test_interpreter_compiles_no_source_of_a_compiled_tree(minor: str, tmp_path:
     tree = grow(tmp_path / "tree", files)
     before = import_all(pythons()[minor], tree)
     assert len(before["compiled"]) == len(before["modules"]) == 3
-    compile_tree(tree, pythons()[minor].path, jobs=2, timeout=60)
+    compile_tree(tree, pythons()[minor].path, jobs=2)
     after = import_all(pythons()[minor], tree)
     assert (after["compiled"], len(after["modules"])) == ([], 3)
     # Tracebacks name the file where it is now, not where it was compiled.
@@ -75,7 +82,7 @@ def test_same_tree_is_same_bytes_in_any_folder_and_environment(tmp_path: Path, m
         monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / "elsewhere"))
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         tree = grow(tmp_path / ("deeper/" * number) / f"tree{number}", files)
-        compile_tree(tree, this_python().path, jobs=1 + number % 3, timeout=300)
+        compile_tree(tree, this_python().path, jobs=1 + number % 3)
         fingerprints.add(fingerprint(tree))
         assert len(compiled(tree)) == len(files)
     assert len(fingerprints) == 1
@@ -86,7 +93,7 @@ def test_nothing_of_the_tree_runs_or_shadows_the_compiler(tmp_path: Path) -> Non
     evil = f"open({str(tmp_path / 'ran')!r}, 'w')\n"
     names = ("compileall.py", "py_compile.py", "struct.py", "argparse.py", "sitecustomize.py", "usercustomize.py")
     tree = grow(tmp_path / "tree", {**dict.fromkeys(names, evil), "evil.pth": f"import os; {evil}"})
-    compile_tree(tree, this_python().path, jobs=1, timeout=60)
+    compile_tree(tree, this_python().path, jobs=1)
     assert compiled(tree) == {name.removesuffix(".py") for name in names}
     assert not (tmp_path / "ran").exists()
 
@@ -107,14 +114,14 @@ def test_files_that_do_not_compile_are_passed_over(tmp_path: Path) -> None:
     (tree / "bin").mkdir()
     (tree / "bin/script.py").write_text("x = 1\n")
     (tree / "site-packages/folder.py").mkdir()
-    compile_tree(tree, this_python().path, jobs=2, timeout=60)
+    compile_tree(tree, this_python().path, jobs=2)
     assert compiled(tree) == {"e_warns", "g_good"}
 
 
 def test_names_may_be_odd_and_a_file_may_stand_in_the_way(tmp_path: Path) -> None:
     files = dict.fromkeys(("demo/a b.py", "demo/naïve.py", "demo/c.d.py", "taken/__pycache__", "taken/e.py"), "x = 1\n")
     tree = grow(tmp_path / "tree", files)
-    compile_tree(tree, this_python().path, jobs=2, timeout=60)
+    compile_tree(tree, this_python().path, jobs=2)
     assert compiled(tree) == {"a b", "naïve", "c"}
 
 
@@ -128,14 +135,79 @@ def test_interpreter_that_fails_is_no_fault_of_the_files(tmp_path: Path) -> None
     tree = grow(tmp_path / "tree", {"demo.py": ""})
     broken = program(tmp_path / "python", "#!/bin/sh\necho 'no libpython' >&2\nexit 127\n")
     with pytest.raises(InterpreterFailed, match="status 127: no libpython"):
-        compile_tree(tree, broken, jobs=1, timeout=60)
+        compile_tree(tree, broken, jobs=1)
 
 
-def test_time_is_limited_and_no_process_stays(tmp_path: Path) -> None:
-    tree = grow(tmp_path / "tree", many_modules(300))
-    slow = program(tmp_path / "python", f"#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec sleep 600\n")
-    with pytest.raises(TimedOut):
-        compile_tree(tree, slow, jobs=2, timeout=3)
+@pytest.mark.parametrize("minor", sorted(pythons()))
+def test_forked_compiler_gives_what_a_fresh_one_gives(minor: str, tmp_path: Path) -> None:
+    trees = {f"tree{number}": {f"x{number}/{name}": body for name, body in real_modules(number)} for number in range(4)}
+    kept = Compilers()
+    try:
+        for turn in range(3):
+            for number, (name, files) in enumerate(trees.items()):
+                alone = grow(tmp_path / f"alone{turn}" / name, files)
+                compile_tree(alone, pythons()[minor].path, jobs=1)
+                after_others = grow(tmp_path / f"others{turn}" / name, files)
+                compile_tree(after_others, pythons()[minor].path, jobs=1 + number % 2, compilers=kept)
+                assert fingerprint(after_others) == fingerprint(alone)
+                assert len(compiled(alone)) > 10
+    finally:
+        kept.close()
+
+
+def real_modules(number: int) -> list[tuple[str, str]]:
+    """Every fourth module of the standard library's own packages, from this one on."""
+    library = Path(os.__file__).parent
+    found = sorted(path for name in ("asyncio", "email", "json", "unittest") for path in (library / name).glob("*.py"))
+    return [(f"{path.parent.name}/{path.name}", path.read_text()) for path in found[number::4]]
+
+
+def test_compiler_is_kept_for_the_next_tree(tmp_path: Path) -> None:
+    real = this_python().path
+    counting = program(tmp_path / "python", f'#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec {real} "$@"\n')
+    kept = Compilers()
+    try:
+        for number in range(3):
+            compile_tree(grow(tmp_path / f"tree{number}", many_modules(300)), counting, jobs=2, compilers=kept)
+    finally:
+        kept.close()
     pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
-    assert pids
+    assert len(pids) == 2
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_compiler_that_was_killed_while_idle_is_replaced(tmp_path: Path) -> None:
+    real = this_python().path
+    counting = program(tmp_path / "python", f'#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec {real} "$@"\n')
+    kept = Compilers()
+    try:
+        for number in range(2):
+            tree = grow(tmp_path / f"tree{number}", {"demo.py": "x = 1\n"})
+            compile_tree(tree, counting, jobs=1, compilers=kept)
+            assert compiled(tree) == {"demo"}
+            pid = int((tmp_path / "pids").read_text().split()[-1])
+            os.kill(pid, signal.SIGKILL)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    finally:
+        kept.close()
+    assert len((tmp_path / "pids").read_text().split()) == 2
+
+
+def test_compilers_that_were_left_in_the_middle_are_ended(tmp_path: Path) -> None:
+    real = this_python().path
+    counting = program(tmp_path / "python", f'#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec {real} "$@"\n')
+
+    @contextmanager
+    def unreadable() -> Iterator[BinaryIO]:
+        raise OSError("it is gone")
+        yield
+
+    tree = {f"site-packages/a{number:04}.py": text_file(b"x = 1\n") for number in range(300)}
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    kept = Compilers()
+    with pytest.raises(OSError, match="it is gone"):
+        compiled_tree({**tree, "site-packages/z.py": File(5, unreadable)}, counting, staging, 2, kept)
+    pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
+    assert len(pids) == 2
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]

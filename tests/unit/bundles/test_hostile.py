@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from resolver.bundles.archive import Limits
+from resolver.bundles.compilers import Compilers
 from resolver.bundles.layer import LayerJob, build_layer
 from resolver.domain.errors import InvalidWheel
 from tests.support.wheels import make_wheel
@@ -116,9 +117,9 @@ def test_hostile_wheel_is_refused_and_leaves_nothing(case: str, tmp_path: Path) 
     wheel = put(tmp_path / "store", (DEMO, content))
     folder = tmp_path / "a" / "b" / "work"
     folder.mkdir(parents=True)
-    job = LayerJob(str(wheel), DEMO, MINOR, None, str(folder), "token", compilers=1, timeout=60)
+    job = LayerJob(str(wheel), DEMO, MINOR, None, str(folder), "token", compilers=1)
     with pytest.raises(InvalidWheel, match=reason) as caught:
-        build_layer(job)
+        build_layer(job, Compilers())
     assert caught.value.file == DEMO
     assert str(tmp_path) not in str(caught.value)
     assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["store", wheel.name, "a", "b", "work"])

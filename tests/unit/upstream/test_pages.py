@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from datetime import UTC, datetime
+from urllib.parse import urldefrag, urljoin
 
 import httpx
 import pytest
@@ -255,3 +256,25 @@ async def test_an_index_can_ask_for_a_pause_within_bounds(index: PackageIndex, p
         index.answer("/demo/", 429, headers={"Retry-After": retry_after}, times=1)
         assert await pages.reread(DEMO, configured(index)) is not None
     assert index.count("/demo/") == 6
+
+
+@pytest.mark.parametrize(
+    "href",
+    [
+        "demo-1.0.tar.gz",
+        "./demo-1.0.tar.gz",
+        "/files/demo-1.0.tar.gz",
+        "../../files/demo-1.0.tar.gz#sha256=abc",
+        "../files/../demo-1.0+local.tar.gz?sig=a/b",
+        "//other.example.com/demo-1.0.tar.gz",
+        "https://other.example.com:8443/a/demo-1.0.tar.gz?sig=abc",
+        "https://other.example.com/a/demo-1.0.tar.gz#x/y",
+        "files/de%20mo-1.0.tar.gz",
+    ],
+)
+async def test_a_file_is_where_its_link_leads_to(index: PackageIndex, pages: SimplePages, href: str) -> None:
+    file = {"filename": "demo-1.0.tar.gz", "url": href, "hashes": {}}
+    index.answer("/demo/", 200, json.dumps({"meta": {"api-version": "1.0"}, "files": [file]}).encode(), JSON)
+    project = await pages.project(DEMO, (configured(index),))
+    assert project is not None
+    assert [file.url for file in project.files] == [urldefrag(urljoin(f"{index.url}/demo/", href)).url]
