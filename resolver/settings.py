@@ -139,7 +139,9 @@ class Settings(BaseSettings):
         64 << 20, description="bytes of blobs in memory on their way out, all streams together", ge=1 << 20
     )
     stream_queue: int = Field(1024, description="requests for large blobs that may wait; past it: busy", ge=1)
-    stream_wait: Seconds = Field(15.0, description="the longest that one of them waits; past it: busy")
+    stream_wait: Seconds = Field(
+        10.0, description="the longest that one of them waits; past it: busy; less than clients wait for an answer"
+    )
     shutdown_grace: Seconds = Field(25.0, description="after SIGTERM, how long work under way may still take")
 
     @classmethod
