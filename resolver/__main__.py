@@ -1,5 +1,6 @@
 """The entry of the `lockstep` program, and of `python -m resolver`."""
 
+import gc
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(settings: "Settings") -> int:
+    gc.disable()  # what is loaded stays, so to look for garbage in it is a sixth of a start; `serve` turns it on again
     from resolver.main import serve  # loads the whole service, which no other command needs
 
     return serve(settings)

@@ -2,20 +2,15 @@
 
 import asyncio
 import gc
-import math
 import os
-import signal
-import socket
-import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import structlog
-import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
@@ -36,6 +31,7 @@ from resolver.engines.interpreters import Interpreter, UnusableInterpreter, disc
 from resolver.engines.pip import PipLocker, default_index_url
 from resolver.engines.uv import UvLocker
 from resolver.scratch import scratch_folder
+from resolver.server import Server, listening_on
 from resolver.service.asked import Asked
 from resolver.service.contents import Contents
 from resolver.service.delegation import Answering, Delegating, Elsewhere, Worker
@@ -77,9 +73,7 @@ log = structlog.get_logger(__name__)
 
 _GAUGES_EVERY = 60.0
 _TRUSTED = timedelta(seconds=1)
-"""How long a blob that is being served is not hashed again; less than a client takes to ask anew for wrong bytes."""
-_KEEP_ALIVE = 75
-"""Seconds that an idle connection is kept: a client that unpacks for a while finds it again."""
+"""How long a blob that is being served is not looked at again; less than a client takes to ask anew for wrong bytes."""
 
 
 def serve(settings: Settings) -> int:
@@ -95,66 +89,17 @@ def serve(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings) -> int:
-    host, _, port = settings.listen.rpartition(":")
     async with AsyncExitStack() as stack:
+        sockets = stack.enter_context(listening_on(settings.listen))
         app, operations, webhooks = await stack.enter_async_context(compose(settings))
         if webhooks is not None:
             await stack.enter_async_context(webhook.listening(webhooks, settings))
-        server = _Server(
-            uvicorn.Config(
-                app,
-                host=host.strip("[]"),
-                port=int(port),
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                lifespan="off",
-                timeout_keep_alive=_KEEP_ALIVE,
-            ),
-            operations,
-            settings.shutdown_grace,
-        )
         gc.freeze()  # what is here stays: collections of garbage need not look at it again and again
         gc.set_threshold(20_000)  # nor at what a page of ten thousand files is made of, while it is being made
-        await server.serve()
+        gc.enable()
+        await Server(app, operations, settings.shutdown_grace).serve(sockets)
     log.info("service.stopped")
     return 0
-
-
-class _Server(uvicorn.Server):
-    """Stops taking new work as soon as it is told to stop, not only once the last connection is closed."""
-
-    def __init__(self, config: uvicorn.Config, operations: Operations, grace: float) -> None:
-        super().__init__(config)
-        self._operations = operations
-        self._grace = grace
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for each in (listening for server in self.servers for listening in server.sockets):
-            host, port, *_ = each.getsockname()
-            log.info("service.listening", host=host, port=port, version=version("lockstep"))
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # It listens until the work is done or handed back: who follows an operation gets its answer, and who comes
-        # anew hears that this process is not ready. What is left of the grace is for downloads under way.
-        started = time.monotonic()
-        await self._operations.close(self._grace)
-        self.config.timeout_graceful_shutdown = max(1, math.ceil(self._grace - (time.monotonic() - started)))
-        await super().shutdown(sockets)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # uvicorn's own raises the signal once more at the end, which would end the process before its parts are closed.
-        loop = asyncio.get_running_loop()
-        signals = (signal.SIGTERM, signal.SIGINT)
-        for each in signals:
-            loop.add_signal_handler(each, self.handle_exit, each, None)
-        try:
-            yield
-        finally:
-            for each in signals:
-                loop.remove_signal_handler(each)
 
 
 @asynccontextmanager
@@ -230,8 +175,6 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         # The layers, built in worker processes.
         builder = ProcessLayerBuilder(interpreters, workers=settings.parallel_builds, timeout=settings.build_timeout)
         stack.push_async_callback(builder.close)
-        if settings.role != "api":
-            await builder.start()
 
         book = LockBook(metadata.locks)
         materialising = Materialising(
@@ -314,13 +257,18 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         if settings.gc_every:
             collecting = asyncio.create_task(collect_again_and_again(retaining, settings.gc_every))
             stack.callback(collecting.cancel)
+        if settings.role != "api":
+            await builder.start()  # last, as their start would take from ours what CPU there is
 
         tell = request_log(settings.log_format, settings.log_level)
-        client = await asyncio.to_thread(archive, [each.path for each in interpreters.values()])
+
+        def pack_client() -> Coroutine[Any, Any, bytes]:
+            return asyncio.to_thread(archive, [each.path for each in interpreters.values()])
+
         warming = Warming(answering, requests, asked, parallel=settings.parallel_warm)
         webhooks = None
         if settings.webhook_listen and settings.role != "worker":
-            admission = webhook.admission(settings, client, requests, warming, resolving, metrics)
+            admission = webhook.admission(settings, await pack_client(), requests, warming, resolving, metrics)
             stack.push_async_callback(admission.close)
             webhooks = build_webhooks(admission, tell)
 
@@ -340,7 +288,7 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
                     streams=streams,
                     metrics=metrics,
                     degraded=shared.degraded,
-                    client=client,
+                    client=pack_client,
                     max_body=settings.max_body,
                     max_wait=settings.max_wait,
                     tell_request=tell,

@@ -139,7 +139,9 @@ class Settings(BaseSettings):
         64 << 20, description="bytes of blobs in memory on their way out, all streams together", ge=1 << 20
     )
     stream_queue: int = Field(1024, description="requests for large blobs that may wait; past it: busy", ge=1)
-    stream_wait: Seconds = Field(15.0, description="the longest that one of them waits; past it: busy")
+    stream_wait: Seconds = Field(
+        10.0, description="the longest that one of them waits; past it: busy; less than clients wait for an answer"
+    )
     webhook_listen: str | None = Field(None, description="host:port for the admission webhook, over TLS; absent: none")
     webhook_cert: Path | None = Field(None, description="the webhook's certificate (PEM), read again when it changes")
     webhook_key: Path | None = Field(None, description="the key of webhook_cert")

@@ -1,7 +1,8 @@
 """What the routes are given: the use cases, and nothing of how they are made."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import Request
 
@@ -25,9 +26,9 @@ async def everyone(request: Request) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The use cases behind the routes. `degraded` names the shared parts that cannot be reached just now;
-    `client` is the client's zipapp; `tell_request` logs one that was answered; `admit` raises Unauthenticated, with its
-    challenge, or Forbidden for an OCI client's request that is not to be answered."""
+    """The use cases behind the routes. `degraded` names the shared parts that cannot be reached now; `client` packs
+    the zipapp of the client; `tell_request` logs a request that was answered; `admit` raises Unauthenticated, with its
+    challenge, or Forbidden for an OCI request that is not to be answered."""
 
     requests: Requests
     resolving: Answering
@@ -42,7 +43,7 @@ class Services:
     streams: Streams
     metrics: Metrics
     degraded: Callable[[], Awaitable[list[str]]]
-    client: bytes
+    client: Callable[[], Coroutine[Any, Any, bytes]]
     max_body: int
     max_wait: float
     tell_request: Callable[..., None]

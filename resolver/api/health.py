@@ -1,6 +1,7 @@
 """Alive, ready, metrics; and the client to run."""
 
-import hashlib
+import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -9,6 +10,7 @@ from fastapi.responses import PlainTextResponse
 from resolver.api import schemas
 from resolver.api.context import Services
 from resolver.telemetry import CONTENT_TYPE
+from storage.content import Digest
 
 _CLIENT: dict[str, Any] = {
     "summary": "The client, for any Python 3.10+",
@@ -23,7 +25,7 @@ _CLIENT: dict[str, Any] = {
 def build_router(services: Services) -> APIRouter:
     """The routes, on these use cases."""
     router = APIRouter(tags=["operation"])
-    client_etag = f'"sha256:{hashlib.sha256(services.client).hexdigest()}"'
+    packed = _Packed(services.client)
 
     @router.get("/healthz", summary="Alive", response_class=PlainTextResponse)
     async def healthz() -> Response:
@@ -49,9 +51,29 @@ def build_router(services: Services) -> APIRouter:
     @router.get("/client/lockstep.pyz", **_CLIENT)
     @router.head("/client/lockstep.pyz", **_CLIENT)
     async def client(request: Request) -> Response:
-        headers = {"ETag": client_etag, "Cache-Control": "no-cache"}
-        if request.headers.get("If-None-Match") == client_etag:
+        content, etag = await packed.get()
+        headers = {"ETag": etag, "Cache-Control": "no-cache"}
+        if request.headers.get("If-None-Match") == etag:
             return Response(status_code=304, headers=headers)
-        return Response(services.client, headers=headers, media_type="application/zip")
+        return Response(content, headers=headers, media_type="application/zip")
 
     return router
+
+
+class _Packed:
+    """The client and its ETag, made when they are first asked for: to compile it costs as much as a third of a start.
+    One that failed is tried again."""
+
+    def __init__(self, pack: Callable[[], Coroutine[Any, Any, bytes]]) -> None:
+        self._pack = pack
+        self._packing: asyncio.Task[tuple[bytes, str]] | None = None
+
+    async def get(self) -> tuple[bytes, str]:
+        packing = self._packing
+        if packing is None or (packing.done() and (packing.cancelled() or packing.exception())):
+            packing = self._packing = asyncio.create_task(self._made())
+        return await asyncio.shield(packing)
+
+    async def _made(self) -> tuple[bytes, str]:
+        content = await self._pack()
+        return content, f'"{Digest.of(content)}"'

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from fastapi import Request, Response
-from fastapi.responses import RedirectResponse, StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
+from fastapi.responses import RedirectResponse
+from starlette.types import Receive, Scope, Send
 
 from resolver.api import problems
 from resolver.api.context import Services
 from resolver.api.errors import request_id
-from resolver.service.streams import SMALL, Streams
+from resolver.service.contents import SMALL
+from resolver.service.streams import Streams
 from storage.content import Digest
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
@@ -84,18 +85,21 @@ async def answer_blob(services: Services, request: Request, digest: Digest, medi
         refused = problems.respond(problem)
         refused.headers["Content-Range"] = f"bytes */{content.size}"
         return refused
-    headers["Content-Length"] = str(part.length)
     if part.partial:
         headers["Content-Range"] = f"bytes {part.start}-{part.start + part.length - 1}/{content.size}"
     status = 206 if part.partial else 200
     if request.method == "HEAD":
+        headers["Content-Length"] = str(part.length)
         return Response(status_code=status, headers=headers, media_type=media_type)
-    chunks = services.contents.read(content, part.start, part.length, services.streams.chunk)
-    chunks = _counted(chunks, services.metrics.bundle_bytes_served.inc)
+    served = services.metrics.bundle_bytes_served.inc
     if part.length <= SMALL:
-        return StreamingResponse(chunks, status, headers, media_type)
+        piece = await services.contents.piece(content, part.start, part.length)
+        served(len(piece))
+        return Response(piece, status, headers, media_type)
+    headers["Content-Length"] = str(part.length)
+    chunks = services.contents.read(content, part.start, part.length, services.streams.chunk)
     client = request.client.host if request.client else ""
-    return _InTurn(chunks, status, headers, media_type, streams=services.streams, client=client)
+    return _InTurn(chunks, status, headers, media_type, streams=services.streams, client=client, served=served)
 
 
 def is_current(request: Request, etag: str) -> bool:
@@ -103,14 +107,9 @@ def is_current(request: Request, etag: str) -> bool:
     return etag in [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
 
 
-async def _counted(chunks: AsyncIterator[bytes], count: Callable[[int], None]) -> AsyncIterator[bytes]:
-    async for chunk in chunks:
-        count(len(chunk))
-        yield chunk
-
-
-class _InTurn(StreamingResponse):
-    """Waits for its turn, and keeps it until the last byte is sent, or the client is gone or takes nothing."""
+class _InTurn(Response):
+    """Waits for its turn, and keeps it until the last byte is sent, or the client is gone or takes nothing. `served` is
+    told of the bytes. Nothing is said before the first of them is there: until then, it can still fail as a problem."""
 
     def __init__(
         self,
@@ -121,15 +120,31 @@ class _InTurn(StreamingResponse):
         *,
         streams: Streams,
         client: str,
+        served: Callable[[int], None],
     ) -> None:
-        super().__init__(chunks, status, headers, media_type)
+        super().__init__(None, status, headers, media_type)
+        self._chunks = chunks
         self._streams = streams
         self._client = client
+        self._served = served
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def in_time(message: Message) -> None:
-            async with asyncio.timeout(_STALLED):
-                await send(message)
-
         async with self._streams.turn(self._client):
-            await super().__call__(scope, receive, in_time)
+            chunk = await anext(self._chunks, b"")
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            gone = asyncio.create_task(_gone(receive))
+            try:
+                while chunk and not gone.done():
+                    self._served(len(chunk))
+                    async with asyncio.timeout(_STALLED):
+                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    chunk = await anext(self._chunks, b"")
+            finally:
+                gone.cancel()
+            if not chunk:
+                await send({"type": "http.response.body", "body": b""})
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -9,6 +9,7 @@ left to the runs that are in it, later ones start the next, and whoever comes la
 
 import asyncio
 import fcntl
+import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -100,9 +101,10 @@ def _generations(place: Path) -> list[int]:
 
 def _size(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.lstat().st_size
-        except FileNotFoundError:  # a run in it has just replaced it
-            continue
+    for inner, _, names in os.walk(folder):  # which passes over a folder that a run in it has just removed
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(inner, name)).st_size  # noqa: PTH118 - a cache has many files
+            except FileNotFoundError:  # likewise
+                continue
     return total

@@ -17,15 +17,15 @@ _MEMORY = 2 * 1024**3
 _OUTPUT_LIMIT = 64 * 1024
 
 _QUESTION = """
-import importlib.util, json, platform, sys, sysconfig
+import importlib.util, json, sys
 print(json.dumps({
     "python": "%d.%d" % sys.version_info[:2],
     "path": sys.executable,
-    "version": platform.python_version(),
+    "version": sys.version.split()[0],
     "implementation": sys.implementation.name,
     "cache_tag": sys.implementation.cache_tag,
     "magic": importlib.util.MAGIC_NUMBER.hex(),
-    "free_threaded": bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    "free_threaded": "t" in sys.abiflags,
 }))
 """
 
@@ -94,7 +94,7 @@ async def _probe(path: Path, python: str, workspace: Path | None) -> Interpreter
     try:
         async with scratch(workspace) as folder:
             completed = await run(
-                [path, "-I", "-B", "-c", _QUESTION],
+                [path, "-I", "-S", "-B", "-c", _QUESTION],
                 engine="interpreter",
                 env={},
                 cwd=folder,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from resolver.service.healing import Healing
+from resolver.service.recent import Recent
 from resolver.service.uses import Lately
 from storage.content import Digest
 from storage.errors import BlobNotFound
@@ -22,6 +23,9 @@ else:
 
 _CHUNK = 1 << 20
 _REMEMBERED = 4096
+_HELD = 256
+SMALL = 64 << 10
+"""Bytes of a blob that is read at once, and not in chunks."""
 _LINK_SECONDS = 900
 
 
@@ -33,11 +37,20 @@ class Content:
     size: int
     packed: LayerRecord | None = None
 
+    @property
+    def kept(self) -> Digest:
+        """The blob that holds it."""
+        return self.packed.digest if self.packed else self.digest
+
 
 class Contents:
     """Finds and reads blobs. One that turns out to be gone or damaged is handed to `healing`, while whoever asked for
-    it sees that for itself and asks again. What was read from its beginning to its end within `trusted` is not hashed
-    once more: many ask for the same blobs at once, and one of them finds out."""
+    it sees that for itself and asks again.
+
+    Many ask for the same blobs at once, and one of them finds out. So within `trusted`, what was found is not looked
+    for once more, what was read from its beginning to its end is not hashed once more, and what is small, and was what
+    its digest names, is not read once more.
+    """
 
     def __init__(
         self,
@@ -49,6 +62,8 @@ class Contents:
         trusted: timedelta = timedelta(),
     ) -> None:
         self._hashed = Lately(trusted)
+        self._found: Recent[Digest, Content] = Recent(trusted.total_seconds(), _REMEMBERED)
+        self._held: Recent[Digest, bytes] = Recent(trusted.total_seconds(), _HELD)
         self._blobs = blobs
         self._artifacts = artifacts
         self._healing = healing
@@ -57,6 +72,13 @@ class Contents:
 
     async def find(self, digest: Digest) -> Content:
         """The content that this digest names. Raises BlobNotFound."""
+        found = self._found.get(digest)
+        if found is None:
+            found = await self._find(digest)
+            self._found.put(digest, found)
+        return found
+
+    async def _find(self, digest: Digest) -> Content:
         size = await self._blobs.size(digest)
         if size is not None:
             return Content(digest, size)
@@ -76,17 +98,40 @@ class Contents:
             return None
         return await self._links.presigned(content.digest, _LINK_SECONDS)
 
+    async def piece(self, content: Content, start: int, length: int) -> bytes:
+        """`length` bytes of it from `start`, of which there are SMALL at the most. Raises BlobNotFound."""
+        if content.size > SMALL:
+            return b"".join([chunk async for chunk in self._chunks(content, start, length, SMALL)])
+        whole = self._held.get(content.digest)
+        if whole is None:
+            whole = b"".join([chunk async for chunk in self._chunks(content, 0, content.size, SMALL)])
+            if Digest.of(whole) == content.digest:
+                self._held.put(content.digest, whole)
+            else:
+                self._healing.suspect(content.kept)
+        return whole[start : start + length]
+
     async def read(self, content: Content, start: int, length: int, most: int = _CHUNK) -> AsyncIterator[bytes]:
-        """`length` bytes of it from `start`, in chunks of `most` bytes at most."""
-        if content.packed is None:
-            chunks = self._blobs.read(content.digest, start, length, most)
-        else:
-            chunks = self._unpacked(content.packed.digest, start, length, most)
+        """`length` bytes of it from `start`, in chunks of `most` at most. Raises BlobNotFound before the first."""
+        chunks = self._chunks(content, start, length, most)
         if (start, length) == (0, content.size) and content.digest not in self._hashed:
             self._hashed.add(content.digest)
             chunks = self._checked(content, chunks)
         async for chunk in chunks:
             yield chunk
+
+    async def _chunks(self, content: Content, start: int, length: int, most: int) -> AsyncIterator[bytes]:
+        try:
+            if content.packed is None:
+                chunks = self._blobs.read(content.digest, start, length, most)
+            else:
+                chunks = self._unpacked(content.packed.digest, start, length, most)
+            async for chunk in chunks:
+                yield chunk
+        except BlobNotFound:
+            self._found.forget(content.digest)
+            self._healing.suspect(content.kept)
+            raise
 
     async def _checked(self, content: Content, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """All of the content; each chunk is hashed while it is being sent."""
@@ -100,7 +145,7 @@ class Contents:
         if hashing is not None:
             await hashing
         if hasher.hexdigest() != content.digest.hex:
-            self._healing.suspect(content.packed.digest if content.packed else content.digest)
+            self._healing.suspect(content.kept)
 
     async def _unpacked(self, digest: Digest, start: int, length: int, most: int) -> AsyncIterator[bytes]:
         skip = start

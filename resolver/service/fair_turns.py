@@ -10,8 +10,11 @@ from resolver.domain.errors import Busy
 
 class FairTurns:
     """At most `parallel` pieces of work at once. Those who wait are let in one namespace after the other (or one client
-    after the other), and in order within each; at most `queue` wait in all, and at most half of that from one
-    namespace. Nobody waits longer than `patience` seconds (None: as long as it takes)."""
+    after the other), and in order within each. Nobody waits longer than `patience` seconds (None: as long as it takes).
+
+    At most `queue` wait. One alone may be all of these: a thousand Pods behind one proxy are one client. But it shuts
+    nobody out: where the queue is full, whoever has the most in it gives the latest of them up for one who has less.
+    """
 
     def __init__(
         self,
@@ -29,6 +32,7 @@ class FairTurns:
         self._patience = patience
         self._retry_after = retry_after
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._count = 0
 
     @property
     def taken(self) -> int:
@@ -38,7 +42,7 @@ class FairTurns:
     @property
     def waiting(self) -> int:
         """How many wait for theirs."""
-        return sum(map(len, self._waiting.values()))
+        return self._count
 
     @asynccontextmanager
     async def turn(self, namespace: str) -> AsyncIterator[None]:
@@ -53,27 +57,41 @@ class FairTurns:
         if self._free:
             self._free -= 1
             return
-        own = self._waiting.get(namespace, ())
-        if self.waiting >= self._queue or len(own) >= max(1, self._queue // 2):
-            raise Busy(self._what, self._retry_after)
+        if self._count >= self._queue:
+            self._make_room(namespace)
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(namespace, deque()).append(turn)
+        self._count += 1
         try:
             async with asyncio.timeout(self._patience):
                 await turn
         except (asyncio.CancelledError, TimeoutError) as error:
             self._leave(namespace, turn)
             if isinstance(error, TimeoutError):
-                raise Busy(self._what, self._retry_after) from error
+                raise self._busy() from error
             raise
+
+    def _make_room(self, namespace: str) -> None:
+        longest = max(self._waiting, key=lambda name: len(self._waiting[name]))
+        if len(self._waiting[longest]) <= len(self._waiting.get(namespace, ())) + 1:
+            raise self._busy()
+        turn = self._waiting[longest].pop()
+        self._count -= 1
+        if not turn.done():
+            turn.set_exception(self._busy())
+
+    def _busy(self) -> Busy:
+        return Busy(self._what, self._retry_after)
 
     def _leave(self, namespace: str, turn: asyncio.Future[None]) -> None:
         if not turn.cancelled():
-            self._pass_on()  # it had been given the turn at that very moment
+            if turn.exception() is None:
+                self._pass_on()  # it had been given the turn at that very moment
             return
         waiting = self._waiting.get(namespace, deque())
         if turn in waiting:
             waiting.remove(turn)
+            self._count -= 1
         if not waiting:
             self._waiting.pop(namespace, None)
 
@@ -81,6 +99,7 @@ class FairTurns:
         while self._waiting:
             namespace, waiting = self._waiting.popitem(last=False)
             turn = waiting.popleft()
+            self._count -= 1
             if waiting:
                 self._waiting[namespace] = waiting  # behind the other namespaces
             if not turn.done():

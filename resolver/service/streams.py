@@ -9,8 +9,6 @@ from resolver.service.fair_turns import FairTurns
 _LEAST = 64 << 10
 _RETRY_AFTER = 2.0
 _HELD = 3  # chunks of a stream in memory: one on its way out, the next, and what it is read into
-SMALL = 64 << 10
-"""Bytes of a blob that is sent without a turn: it is gone as soon as it is read."""
 
 
 class Streams:

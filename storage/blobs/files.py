@@ -6,11 +6,9 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
-
-import aiofiles
-from aiofiles.threadpool.binary import AsyncBufferedReader
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from storage.content import CHUNK, Digest
 from storage.errors import BlobNotFound, StorageFull, StorageUnavailable
@@ -71,20 +69,47 @@ async def chunks_of(
 
     Raises: as `failures` has them, for this `blob`.
     """
-    async with opened(_reader(path, blob)) as file:
+    in_thread = partial(asyncio.get_running_loop().run_in_executor, None)
+    opening = in_thread(_open, path, blob)
+    reading: asyncio.Future[bytes] | None = None
+    try:
+        file = await asyncio.shield(opening)
         position, end = start, None if length is None else start + length
         buffer = memoryview(bytearray(most if length is None else min(most, length)))
         while end is None or position < end:
             wanted = most if end is None else min(most, end - position)
             chunk = _in_memory(file.fileno(), buffer[:wanted], position)
             if not chunk:
-                with failures("reading"):
-                    await file.seek(position)
-                    chunk = await file.read(wanted)
+                reading = in_thread(_read, file, position, wanted)
+                chunk = await asyncio.shield(reading)
             if not chunk:
                 return
             yield chunk
             position += len(chunk)
+    finally:
+        _close_after(reading or opening, opening)
+
+
+def _open(path: Path, blob: Digest | None) -> BinaryIO:
+    with failures("opening", blob):
+        return path.open("rb")
+
+
+def _read(file: BinaryIO, position: int, wanted: int) -> bytes:
+    with failures("reading"):
+        file.seek(position)
+        return file.read(wanted)
+
+
+def _close_after(using: asyncio.Future[Any], opening: asyncio.Future[BinaryIO]) -> None:
+    """Close the file once no thread has it: where the caller is cancelled, one may have it for a while yet."""
+    if not using.done():
+        using.add_done_callback(lambda done: _close_after(done, opening))
+        return
+    if not using.cancelled():
+        using.exception()  # heard, also where nobody waits for it any more
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()  # of a file that was only read: nothing that could be waited for
 
 
 def _in_memory(handle: int, buffer: memoryview, position: int) -> bytes:
@@ -97,11 +122,6 @@ def _in_memory(handle: int, buffer: memoryview, position: int) -> bytes:
     except OSError:
         return b""  # the read that may wait tells what is wrong, if anything is
     return bytes(buffer[:count])
-
-
-async def _reader(path: Path, blob: Digest | None) -> AsyncBufferedReader:
-    with failures("opening", blob):
-        return await aiofiles.open(path, "rb")
 
 
 def sync_folder(folder: Path) -> None:

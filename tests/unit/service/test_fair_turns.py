@@ -55,17 +55,40 @@ async def test_no_more_than_are_allowed_at_once() -> None:
     assert bench.most == 3
 
 
-async def test_a_full_queue_is_told_at_once_and_one_namespace_cannot_fill_it() -> None:
+async def test_one_alone_may_fill_the_queue_and_more_are_told_at_once() -> None:
     bench = Bench(FairTurns(parallel=1, queue=4))
-    tasks = await settled(*(bench.work("noisy", str(n)) for n in range(3)))
+    tasks = await settled(*(bench.work("proxy", str(n)) for n in range(5)))
     with pytest.raises(Busy):
-        await bench.work("noisy", "one too many of one namespace")
-    tasks += await settled(*(bench.work(name, name) for name in ("a", "b")))
-    with pytest.raises(Busy):
-        await bench.work("c", "one too many of all")
+        await bench.work("proxy", "one too many")
     bench.go.set()
     await asyncio.gather(*tasks)
-    assert bench.entered == ["0", "1", "a", "b", "2"]
+    assert bench.entered == ["0", "1", "2", "3", "4"]
+
+
+async def test_a_full_queue_has_room_for_who_has_less_in_it() -> None:
+    bench = Bench(FairTurns(parallel=1, queue=4))
+    tasks = await settled(*(bench.work("noisy", str(n)) for n in range(5)))
+    tasks += await settled(*(bench.work(name, name) for name in ("a", "b", "c")))
+    with pytest.raises(Busy):
+        await bench.work("d", "one too many of all")
+    assert bench.turns.waiting == 4
+    bench.go.set()
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(end) for end in ended[2:5]] == [Busy, Busy, Busy], "the latest of the noisy ones gave way"
+    assert bench.entered == ["0", "1", "a", "b", "c"]
+    assert (bench.turns.taken, bench.turns.waiting) == (0, 0)
+
+
+async def test_who_is_cancelled_as_it_gives_way_takes_no_turn_of_others() -> None:
+    bench = Bench(FairTurns(parallel=1, queue=2))
+    tasks = await settled(*(bench.work("noisy", str(n)) for n in range(3)))
+    late = asyncio.create_task(bench.work("quiet", "quiet"))
+    await asyncio.sleep(0)
+    tasks[2].cancel()
+    bench.go.set()
+    await asyncio.gather(*tasks, late, return_exceptions=True)
+    assert (bench.most, bench.turns.taken, bench.turns.waiting) == (1, 0, 0)
+    assert "quiet" in bench.entered
 
 
 async def test_who_gives_up_waiting_takes_no_turn_with_him() -> None:
