@@ -11,8 +11,9 @@ from resolver.service.healing import Healing
 from resolver.service.retain import Collected, Retaining
 from resolver.settings import Settings
 from resolver.telemetry import configure_logging
+from storage.blob_protocols import BlobStore
 from storage.metadata.store import SqlMetadataStore
-from storage.protocols import BlobStore, MetadataStore
+from storage.protocols import MetadataStore
 
 
 def gc(settings: Settings, dry_run: bool) -> Collected:

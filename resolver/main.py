@@ -63,11 +63,11 @@ from resolver.upstream.pages import SimplePages
 from resolver.upstream.probe import HttpProbe
 from resolver.upstream.transfer import index_client
 from resolver.upstream.wheels import WheelDownloads
+from storage.blob_protocols import BlobJanitor, BlobLinks, BlobStore
 from storage.blobs.object_store import ObjectBlobStore
 from storage.blobs.opening import open_blob_store
 from storage.errors import StorageError
 from storage.metadata.store import SqlMetadataStore
-from storage.protocols import BlobJanitor, BlobLinks, BlobStore
 
 log = structlog.get_logger(__name__)
 

@@ -1,16 +1,15 @@
-"""What the rest of Lockstep asks of its stores.
+"""What the rest of Lockstep asks of its references, which are mutable: key → record.
 
-Two kinds, with separate lifetimes: blobs are immutable (digest → bytes), references are mutable
-(key → record). A reference is written only once its blobs are there.
+A reference is written only once its blobs are there (blob_protocols.py), which have a lifetime of their own. By what replicas
+share their work is in work_protocols.py.
 """
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol
 
-from storage.content import CHUNK, Digest
+from storage.content import Digest
 from storage.records import (
     AskedRecord,
     BlobInfo,
@@ -19,14 +18,12 @@ from storage.records import (
     ContentRecord,
     Hold,
     Holders,
-    JobRecord,
     Keep,
     LayerRecord,
     Lease,
     LockFilter,
     LockRecord,
     LockSummary,
-    OperationRecord,
     Page,
     PinName,
     PinRecord,
@@ -34,88 +31,7 @@ from storage.records import (
     Standing,
     WorkloadRecord,
 )
-
-
-class BlobReader(Protocol):
-    """Reads contents by their digest."""
-
-    async def size(self, digest: Digest) -> int | None:
-        """Bytes of the blob, or None where it is not here."""
-        ...
-
-    def read(
-        self, digest: Digest, start: int = 0, length: int | None = None, most: int = CHUNK
-    ) -> AsyncIterator[bytes]:
-        """The blob from byte `start`, `length` bytes of it (None: to its end), in chunks of `most` bytes at most.
-
-        Raises:
-            BlobNotFound: before the first chunk.
-        """
-        ...
-
-    def local(self, digest: Digest) -> AbstractAsyncContextManager[Path]:
-        """A read-only file with the blob's content, good while the context is open; for worker processes.
-
-        Raises:
-            BlobNotFound: on entering.
-            DigestMismatch: on entering, by a store that had to fetch the content and got another.
-        """
-        ...
-
-
-class BlobWriter(Protocol):
-    """Adds contents. Writing what is there already is normal, not an error."""
-
-    async def write(self, chunks: AsyncIterator[bytes], expected: Digest) -> int:
-        """Keep what `chunks` gives if it is what `expected` names; returns its bytes. Visible whole or not at all.
-
-        Raises:
-            DigestMismatch: it is not; nothing was kept.
-            StorageFull: no room; nothing was kept.
-        """
-        ...
-
-    async def add_file(self, path: Path, expected: Digest) -> int:
-        """Keep this file's content (the file may be moved away); returns its bytes. Raises as `write` does."""
-        ...
-
-
-class BlobJanitor(Protocol):
-    """Looks after contents as a whole."""
-
-    def all(self) -> AsyncIterator[BlobInfo]:
-        """Every blob, in no order that means something."""
-        ...
-
-    async def delete(self, digest: Digest) -> None:
-        """Remove the blob if it is there."""
-        ...
-
-    async def ping(self) -> None:
-        """Raises StorageUnavailable where the store does not answer."""
-        ...
-
-    async def quarantine(self, digest: Digest) -> None:
-        """Put a damaged blob out of the way if it is there: aside, for somebody to look at, or away for good."""
-        ...
-
-
-class BlobStore(BlobReader, BlobWriter, BlobJanitor, Protocol):
-    """A whole blob store."""
-
-
-@runtime_checkable
-class BlobLinks(Protocol):
-    """What a blob store has beside, where others can fetch from it without passing through the service."""
-
-    async def presigned(self, digest: Digest, seconds: int) -> str | None:
-        """A URL that answers a GET with the blob, to whoever has it, for that many seconds; None where this store
-        cannot make one. Does not look whether the blob is there; who fetches it verifies what it gets.
-
-        Raises:
-            StorageUnavailable: what signs cannot be reached.
-        """
-        ...
+from storage.work_protocols import JobStore, LeaseStore, OperationStore, RefusalStore
 
 
 class LockStore(Protocol):
@@ -344,50 +260,6 @@ class RetentionStore(Protocol):
         ...
 
 
-class OperationStore(Protocol):
-    """Work that outlives its caller."""
-
-    async def put(self, operation: OperationRecord) -> None:
-        """Write the operation as it stands now."""
-        ...
-
-    async def get(self, identifier: str) -> OperationRecord | None:
-        """The operation, unless it ended long ago."""
-        ...
-
-    async def delete_before(self, time: datetime) -> int:
-        """Forget operations not updated since; returns how many."""
-        ...
-
-
-class LeaseStore(Protocol):
-    """Which replica does a piece of work. Times are the store's own: replicas' clocks differ."""
-
-    async def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:
-        """The lease, for that long, unless somebody else holds it."""
-        ...
-
-    async def renew(self, lease: Lease, seconds: float) -> bool:
-        """Hold the lease for that long from now; False where it is no longer the holder's."""
-        ...
-
-    async def release(self, lease: Lease) -> None:
-        """Let the next one have it at once."""
-        ...
-
-
-class RefusalStore(Protocol):
-    """How questions were refused, for a short while."""
-
-    async def get(self, question: str, now: datetime) -> dict[str, Any] | None:
-        """How the question was refused, if that is still remembered."""
-        ...
-
-    async def put(self, question: str, refusal: dict[str, Any], now: datetime, until: datetime) -> None:
-        """Remember it until then."""
-        ...
-
-
 class AskedStore(Protocol):
     """What was asked for lately."""
 
@@ -401,30 +273,6 @@ class AskedStore(Protocol):
 
     async def delete_before(self, time: datetime) -> int:
         """Forget what nobody asked for since; returns how many."""
-        ...
-
-
-class JobStore(Protocol):
-    """Cold work that waits for a worker."""
-
-    async def put(self, job: JobRecord, most: int) -> bool:
-        """Add the job, or let one that failed before `job.created` wait anew; False where `most` wait already."""
-        ...
-
-    async def get(self, identifier: str) -> JobRecord | None:
-        """The job, waiting or failed; None where it is done."""
-        ...
-
-    async def waiting(self, limit: int) -> list[JobRecord]:
-        """Jobs to do: the oldest of each namespace first, then the second of each, and so on."""
-        ...
-
-    async def done(self, identifier: str) -> None:
-        """The job is done: forget it."""
-        ...
-
-    async def fail(self, identifier: str, problem: dict[str, Any], at: datetime, forget: datetime) -> None:
-        """The job failed, and how, for those who wait for it; what failed before `forget` is forgotten by the way."""
         ...
 
 

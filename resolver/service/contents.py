@@ -11,9 +11,10 @@ from datetime import timedelta
 from resolver.service.healing import Healing
 from resolver.service.recent import Recent
 from resolver.service.uses import Lately
+from storage.blob_protocols import BlobLinks, BlobReader
 from storage.content import Digest
 from storage.errors import BlobNotFound
-from storage.protocols import ArtifactStore, BlobLinks, BlobReader
+from storage.protocols import ArtifactStore
 from storage.records import LayerRecord
 
 if sys.version_info >= (3, 14):

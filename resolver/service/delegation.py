@@ -26,8 +26,8 @@ from resolver.service.progress import Progress
 from resolver.service.requests import Requests, to_json
 from resolver.service.resolve import Answer, Resolving
 from storage.errors import StorageError
-from storage.protocols import JobStore
 from storage.records import JobRecord, Lease
+from storage.work_protocols import JobStore
 
 V = TypeVar("V")
 

@@ -10,9 +10,10 @@ from typing import Any, Literal, TypeVar
 import structlog
 
 from resolver.service.healing import Healing, Verdict
+from storage.blob_protocols import BlobStore
 from storage.content import Digest, InvalidDigest
 from storage.errors import BlobNotFound, StorageError
-from storage.protocols import BlobStore, ContentStore
+from storage.protocols import ContentStore
 
 T = TypeVar("T")
 

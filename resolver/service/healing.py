@@ -12,9 +12,10 @@ from typing import Literal
 import structlog
 
 from resolver.single_flight import SingleFlight
+from storage.blob_protocols import BlobStore
 from storage.content import Digest
 from storage.errors import BlobNotFound, StorageError
-from storage.protocols import BlobStore, ContentStore
+from storage.protocols import ContentStore
 
 Verdict = Literal["sound", "damaged", "missing"]
 

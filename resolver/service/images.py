@@ -28,9 +28,10 @@ from resolver.service.lock_book import LockBook
 from resolver.service.materialise import Materialising
 from resolver.service.progress import Progress
 from resolver.service.uses import Lately, Uses
+from storage.blob_protocols import BlobStore
 from storage.content import INDEX, MANIFEST, Descriptor, Digest
 from storage.errors import BlobNotFound
-from storage.protocols import BlobStore, ContentStore, ImageStore
+from storage.protocols import ContentStore, ImageStore
 
 ANY_BUNDLE = "bundles"
 

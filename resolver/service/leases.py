@@ -12,8 +12,8 @@ import structlog
 
 from resolver.domain.errors import TimedOut
 from storage.errors import LeaseLost, StorageError
-from storage.protocols import LeaseStore
 from storage.records import Lease
+from storage.work_protocols import LeaseStore
 
 V = TypeVar("V")
 

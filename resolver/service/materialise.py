@@ -29,9 +29,10 @@ from resolver.service.healing import Healing
 from resolver.service.progress import Progress
 from resolver.service.uses import Uses
 from resolver.single_flight import SingleFlight
+from storage.blob_protocols import BlobStore
 from storage.content import Digest
 from storage.errors import BlobNotFound, StorageUnavailable
-from storage.protocols import ArtifactStore, BlobStore, ContentStore
+from storage.protocols import ArtifactStore, ContentStore
 from storage.records import BundleRecord, LayerRecord
 
 _PTH_HOOK_NAME = "pth-hook"

@@ -13,8 +13,8 @@ import structlog
 from resolver.domain.errors import Busy, NotFound
 from resolver.service.progress import Progress
 from storage.errors import StorageError
-from storage.protocols import OperationStore
 from storage.records import OperationRecord
+from storage.work_protocols import OperationStore
 
 _BEAT = 10.0
 _LOST = timedelta(seconds=60)

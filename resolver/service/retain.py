@@ -23,9 +23,10 @@ from datetime import datetime, timedelta
 import structlog
 
 from resolver.service.uses import Clock, utc_now
+from storage.blob_protocols import BlobJanitor
 from storage.content import Digest
 from storage.errors import StorageError, StorageUnavailable
-from storage.protocols import BlobJanitor, RetentionStore, WorkloadStore
+from storage.protocols import RetentionStore, WorkloadStore
 from storage.records import BlobInfo, ContentRecord, Keep
 
 _PAGE = 500

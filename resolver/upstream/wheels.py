@@ -14,9 +14,9 @@ from resolver.single_flight import SingleFlight
 from resolver.upstream.metadata import METADATA_LIMIT, check_metadata, read_metadata
 from resolver.upstream.pages import SimplePages
 from resolver.upstream.transfer import PACE, RETRIES, Pace, Passing, Refused, Retries, TooLarge, answer, body, told
+from storage.blob_protocols import BlobReader, BlobWriter
 from storage.content import Digest
 from storage.errors import DigestMismatch
-from storage.protocols import BlobReader, BlobWriter
 from storage.records import Lease
 
 # The bytes as published: a wheel is compressed already.

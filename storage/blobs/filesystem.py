@@ -35,7 +35,7 @@ _NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class FilesystemBlobStore:
-    """A blob store in a folder (storage.protocols.BlobStore). Made ready by `open`."""
+    """A blob store in a folder (storage.blob_protocols.BlobStore). Made ready by `open`."""
 
     def __init__(self, root: Path) -> None:
         self._blobs = root / "blobs-v1" / "sha256"

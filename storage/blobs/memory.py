@@ -14,7 +14,7 @@ from storage.records import BlobInfo
 
 
 class MemoryBlobStore:
-    """A blob store without a disk (storage.protocols.BlobStore)."""
+    """A blob store without a disk (storage.blob_protocols.BlobStore)."""
 
     def __init__(self) -> None:
         self._blobs: dict[Digest, tuple[bytes, datetime]] = {}

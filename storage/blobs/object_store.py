@@ -48,7 +48,7 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 
 
 class ObjectBlobStore:
-    """A blob store in a bucket (storage.protocols.BlobStore, BlobLinks). Made by `open`."""
+    """A blob store in a bucket (storage.blob_protocols.BlobStore, BlobLinks). Made by `open`."""
 
     def __init__(self, bucket: Bucket, prefix: str, scratch: Path) -> None:
         self._bucket = bucket

@@ -13,7 +13,7 @@ from storage.records import JobRecord
 
 
 class SqlJobStore:
-    """Jobs in a database (storage.protocols.JobStore)."""
+    """Jobs in a database (storage.work_protocols.JobStore)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -36,7 +36,7 @@ def _postgresql_now(element: _Now, compiler: SQLCompiler, **options: Any) -> str
 
 
 class SqlLeaseStore:
-    """Leases in a database (storage.protocols.LeaseStore)."""
+    """Leases in a database (storage.work_protocols.LeaseStore)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -12,7 +12,7 @@ from storage.records import OperationRecord
 
 
 class SqlOperationStore:
-    """Operations in a database (storage.protocols.OperationStore)."""
+    """Operations in a database (storage.work_protocols.OperationStore)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -11,7 +11,7 @@ from storage.metadata.tables import refusals
 
 
 class SqlRefusalStore:
-    """Refusals in a database (storage.protocols.RefusalStore)."""
+    """Refusals in a database (storage.work_protocols.RefusalStore)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

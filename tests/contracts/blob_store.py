@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from storage.blob_protocols import BlobStore
 from storage.content import Digest
 from storage.errors import BlobNotFound, DigestMismatch
-from storage.protocols import BlobStore
 
 MIB = 1024 * 1024
 LARGE = bytes(range(256)) * (4 * 1024 * 5) + b"the end"  # 20 MiB and a bit

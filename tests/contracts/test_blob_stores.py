@@ -4,11 +4,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from storage.blob_protocols import BlobLinks, BlobStore
 from storage.blobs.filesystem import FilesystemBlobStore
 from storage.blobs.memory import MemoryBlobStore
 from storage.blobs.object_store import ObjectBlobStore
 from storage.blobs.opening import open_blob_store
-from storage.protocols import BlobLinks, BlobStore
 from tests.contracts.blob_store import LARGE, BlobStoreContract, SharedBlobStoreContract, digests, put
 from tests.support.s3 import S3Server, moto, radosgw
 

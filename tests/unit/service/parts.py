@@ -13,8 +13,8 @@ from resolver.domain.ports import BuiltLayer, ProjectFile, WheelReference
 from resolver.domain.requests import Index
 from resolver.domain.requirements import parse_requirements
 from resolver.domain.targets import TargetEnvironment
+from storage.blob_protocols import BlobStore
 from storage.content import Digest
-from storage.protocols import BlobStore
 
 TARGET = TargetEnvironment.from_platform("3.12", "manylinux_2_28_x86_64")
 INDEX = Index("pypi", "https://packages.example.com/simple")

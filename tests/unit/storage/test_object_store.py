@@ -16,13 +16,13 @@ from urllib.parse import unquote
 import httpx
 import pytest
 
+from storage.blob_protocols import BlobStore
 from storage.blobs import buckets
 from storage.blobs.filesystem import FilesystemBlobStore
 from storage.blobs.object_store import PART, ObjectBlobStore
 from storage.blobs.opening import open_blob_store
 from storage.content import Digest
 from storage.errors import BlobNotFound, DigestMismatch, StorageFull, StorageUnavailable
-from storage.protocols import BlobStore
 from tests.contracts.blob_store import LARGE, MIB, chunks, content_of, digests, put
 from tests.support.broken_server import BrokenServer, Failing
 from tests.support.postgres import free_port
