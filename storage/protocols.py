@@ -1,7 +1,7 @@
 """What the rest of Lockstep asks of its references, which are mutable: key → record.
 
-A reference is written only once its blobs are there (blob_protocols.py), which have a lifetime of their own. By what replicas
-share their work is in work_protocols.py.
+A reference is written only once its blobs are there (blob_protocols.py), which have a lifetime of their own.
+What replicas share their work by is in work_protocols.py.
 """
 
 from collections.abc import Collection
