@@ -13,12 +13,6 @@ settings.load_profile("lockstep")
 _FIRST = ("scenarios", "faults", "contracts", "integration")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep a file on one worker, and all scenarios of the real index on one: they share a service and its store."""
-    real = item.get_closest_marker("real_index") is not None and item.path.parent.name == "scenarios"
-    item.add_marker(pytest.mark.xdist_group("real-index" if real else item.nodeid.partition("::")[0]))
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest goes first."""
     items.sort(key=lambda item: _turn(item.path.relative_to(Path(__file__).parent)))
