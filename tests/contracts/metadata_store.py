@@ -118,9 +118,9 @@ class MetadataStoreContract(
             await opener.operations.put(OperationRecord(str(number), "k", "running", NOON, NOON))
             assert await opener.operations.get(str(number)) is not None
 
-        await asyncio.gather(*(use(opener, number) for opener in (store, another) for number in range(60)))
-        assert len((await store.pins.page(None, None, 100)).items) == 60
-        assert len(await another.locks.keys_of(lock)) == 60
+        await asyncio.gather(*(use(opener, number) for opener in (store, another) for number in range(30)))
+        assert len((await store.pins.page(None, None, 100)).items) == 30
+        assert len(await another.locks.keys_of(lock)) == 30
 
     async def test_cancelled_callers_block_nobody(self, store: MetadataStore) -> None:
         [lock] = await locks(store, "one")
