@@ -92,7 +92,7 @@ class World:
 
     async def ask(self, process: Process, lock: Lock) -> None:
         """Let the process give out the lock's bundle."""
-        asked = self.time  # who is stopped for hours in the middle recorded the use before
+        asked = self.time  # its use is recorded between now and the answer, and holds from then on
 
         async def answer() -> None:
             try:

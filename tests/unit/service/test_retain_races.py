@@ -125,6 +125,37 @@ def test_a_request_comes_in_the_middle_of_a_removal(at_every_call: Callable[[Sto
     assert at_every_call(story) > 10
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_request_is_stopped_for_longer_than_its_use_holds(at_every_call: Callable[[Story], int], known: bool) -> None:
+    """A use holds from when it was recorded, at the earliest from when it was asked: an answer that is hours late is
+    whole when it is given, stays so for the grace, and is had again by asking again."""
+
+    async def story(world: World, calls: int) -> bool:
+        process = world.processes[0]
+        if known:
+            await world.ask(world.processes[1], LOCK)
+            await go(world.processes[1])
+            world.time += RULES.grace
+        await world.ask(process, LOCK)
+        more = await go(process, calls)
+        world.time += RULES.used + timedelta(minutes=20)
+        await go(process)  # looks whether all of what it gives out is there
+        given = set(await world.records())
+        await world.collect_whole()
+        world.time += RULES.grace - timedelta(minutes=1)
+        await world.collect_whole()
+        assert set(await world.records()) == given != set(), "gone within the grace"
+        world.time += timedelta(minutes=2)
+        await world.collect_whole()
+        await world.check_references()
+        assert world.in_use() <= set(await world.records()), "gone while its use holds"
+        await world.ask(process, LOCK)
+        await go(process)
+        return more
+
+    assert at_every_call(story) > 5
+
+
 @pytest.mark.parametrize(("ahead", "then"), [(1, TO_THE_END), (2, 3), (8, 3), (14, TO_THE_END), (20, 3)])
 def test_a_request_that_has_begun_meets_a_removal(at_every_call: Callable[[Story], int], ahead: int, then: int) -> None:
     async def story(world: World, calls: int) -> bool:
