@@ -24,7 +24,7 @@ demo: $(READY) ## two replicas of one workload, from the real index, on the embe
 	@$(BIN)/python -m tests.e2e.demo
 
 test: $(READY) ## the whole suite, with coverage
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 bench: $(READY) ## beside pip and uv; ARGS="--quick" takes minutes, "--only cold --set web" a part of it
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/requirements/bench.txt

@@ -1,9 +1,11 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from storage.metadata import database
 from storage.metadata.tables import metadata
+from tests.support.pooler import TransactionPooler
 from tests.support.postgres import PostgresServer
 
 # The suites are no test modules by name: without this their asserts would not explain themselves.
@@ -17,6 +19,14 @@ pytest.register_assert_rewrite(
     "tests.contracts.pin_store",
     "tests.contracts.metadata_store",
 )
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with all tables and no rows, to copy."""
+    path = tmp_path_factory.mktemp("template") / "lockstep.db"
+    database.migrate(database.parse(f"sqlite:///{path}"))
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +55,9 @@ def emptied(postgres: PostgresServer, reused: str) -> str:
     a database of its own."""
     postgres.execute(f"TRUNCATE {', '.join(metadata.tables)}", reused)
     return reused
+
+
+@pytest.fixture(scope="session")
+def pooler(postgres: PostgresServer) -> Iterator[TransactionPooler]:
+    with TransactionPooler(postgres) as pooler:
+        yield pooler

@@ -1,48 +1,14 @@
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-
-import pytest
-
-from storage.metadata.store import SqlMetadataStore
-from storage.protocols import MetadataStore
+from tests.contracts.databases import OnPooledPostgresql, OnPostgresql, OnSqlite
 from tests.contracts.metadata_store import MetadataStoreContract
-from tests.support.pooler import TransactionPooler
-from tests.support.postgres import PostgresServer
 
 
-class OnSql(MetadataStoreContract):
-    @pytest.fixture
-    async def store(self, url: str) -> AsyncIterator[MetadataStore]:
-        store = await SqlMetadataStore.open(url)
-        yield store
-        await store.close()
-
-    @pytest.fixture
-    async def another(self, url: str, store: MetadataStore) -> AsyncIterator[MetadataStore]:
-        another = await SqlMetadataStore.open(url)
-        yield another
-        await another.close()
+class TestSqlite(OnSqlite, MetadataStoreContract):
+    pass
 
 
-class TestSqlite(OnSql):
-    @pytest.fixture
-    def url(self, tmp_path: Path) -> str:
-        return f"sqlite:///{tmp_path}/lockstep.db"
+class TestPostgresql(OnPostgresql, MetadataStoreContract):
+    pass
 
 
-class TestPostgresql(OnSql):
-    @pytest.fixture
-    def url(self, postgres: PostgresServer, emptied: str) -> str:
-        return postgres.url(emptied)
-
-
-@pytest.fixture(scope="module")
-def pooler(postgres: PostgresServer) -> Iterator[TransactionPooler]:
-    with TransactionPooler(postgres) as pooler:
-        yield pooler
-
-
-class TestPostgresqlBehindATransactionPooler(OnSql):
-    @pytest.fixture
-    def url(self, emptied: str, pooler: TransactionPooler) -> str:
-        return pooler.url(emptied)
+class TestPostgresqlBehindATransactionPooler(OnPooledPostgresql, MetadataStoreContract):
+    pass

@@ -12,14 +12,12 @@ PATIENCE = 60.0  # seconds
 
 
 def stored(service: Service) -> list[str]:
-    """The blobs that are whole; none is on its way, and no work is."""
+    """The blobs that are whole, once no work is under way: what was begun early goes on after the answer."""
     deadline = time.monotonic() + PATIENCE
-    while (under_way := [*scratch(service), *(path for path in blobs(service) if "/staging/" in path)]) and (
-        time.monotonic() < deadline
-    ):
-        time.sleep(0.05)
-    assert under_way == []
-    names = [Path(path).name for path in blobs(service)]
+    while (seen := blobs(service)) != blobs(service) or scratch(service) or any("/staging/" in each for each in seen):
+        assert time.monotonic() < deadline, "something is left half done"
+        time.sleep(0.2)
+    names = [Path(path).name for path in seen]
     assert all(len(name) == 64 for name in names)
     return names
 

@@ -87,13 +87,14 @@ async def test_cancelling_at_any_moment_leaves_no_file_and_no_handle(
 
 async def test_cancelled_readers_leave_no_handle(store: FilesystemBlobStore, tmp_path: Path) -> None:
     digest = await put(store, LARGE)
+    cancelled = 0
     for steps in range(12):
         reading = asyncio.create_task(content_of(store, digest))
         for _ in range(steps):
             await asyncio.sleep(0)
-        reading.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await reading
+        cancelled += reading.cancel()  # threads do the reading: it may be at its end
+        await asyncio.wait({reading})
+    assert cancelled > 1
     gc.collect()
     await until_closed(tmp_path)
 

@@ -1,0 +1,3 @@
+from tests.support.unmeasured import unmeasured
+
+__all__ = ["unmeasured"]
