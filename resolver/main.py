@@ -14,7 +14,7 @@ import structlog
 import uvloop
 from starlette.types import ASGIApp
 
-from resolver import webhook
+from resolver import auth, webhook
 from resolver.api import problems
 from resolver.api.app import build_app
 from resolver.api.context import Services
@@ -32,6 +32,7 @@ from resolver.engines.pip import PipLocker, default_index_url
 from resolver.engines.uv import UvLocker
 from resolver.scratch import scratch_folder
 from resolver.server import Server, listening_on
+from resolver.service.access import Access
 from resolver.service.asked import Asked
 from resolver.service.contents import Contents
 from resolver.service.delegation import Answering, Delegating, Elsewhere, Worker
@@ -117,6 +118,8 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         scratch = stack.enter_context(scratch_folder(folder / "scratch-v1"))
         metrics = Metrics()
         indexes = configured_indexes(settings)
+        # Who calls; the keys of tokens are asked for while the rest is made ready.
+        door = await stack.enter_async_context(auth.opened(settings))
 
         # Processes that take their time to say what they are; the rest is made ready meanwhile.
         discovering = asyncio.create_task(discover(os.environ.get("PATH", os.defpath), settings.interpreters, scratch))
@@ -245,7 +248,7 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         metrics.blob_streams_waiting.set_function(lambda: streams.waiting)
         operations = Operations(metadata.operations, limit=settings.queue)
         stack.push_async_callback(operations.close, 0.0)
-        shared = SharedParts({"database": metadata.ping, "blob store": blobs.ping}, health)
+        shared = SharedParts({"database": metadata.ping, "blob store": blobs.ping, **door.parts}, health)
         stack.push_async_callback(shared.close)
         contents = Contents(blobs, metadata.artifacts, healing, links, trusted=_TRUSTED)
         images = Images(
@@ -282,6 +285,7 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
                     warming=warming,
                     operations=operations,
                     inspecting=Inspecting(metadata.locks, book, metadata.pins),
+                    access=Access(indexes, book, metadata.access),
                     workloads=Workloads(metadata.workloads, metadata.locks),
                     contents=contents,
                     images=images,
@@ -292,6 +296,7 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
                     max_body=settings.max_body,
                     max_wait=settings.max_wait,
                     tell_request=tell,
+                    identity=door.identity,
                 ),
                 answers=settings.role != "worker",
             ),

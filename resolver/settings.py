@@ -44,6 +44,11 @@ def _words(value: Any) -> Any:
     return [word for word in re.split(r"[\s,]+", value) if word] if isinstance(value, str) else value
 
 
+def _ways(value: Any) -> Any:
+    ways = _words(value)
+    return [] if ways == ["none"] else ways
+
+
 def _index_name(value: str) -> str:
     if not _NAME.fullmatch(value):
         raise ValueError("an index name is lower-case letters, digits and hyphens")
@@ -53,6 +58,7 @@ def _index_name(value: str) -> str:
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0)]
 Interpreters = Annotated[dict[str, Path], NoDecode, BeforeValidator(_interpreters)]
 Words = Annotated[list[str], NoDecode, BeforeValidator(_words)]
+Ways = Annotated[list[Literal["kubernetes", "static"]], NoDecode, BeforeValidator(_ways)]
 
 
 class IndexSettings(BaseModel):
@@ -73,6 +79,22 @@ class Settings(BaseSettings):
     )
 
     listen: str = Field("127.0.0.1:8080", description="host:port to listen on")
+    auth: Ways = Field(
+        [], description="who may call: none (nobody is asked), kubernetes (service account tokens), static, or both"
+    )
+    auth_tokens: Path | None = Field(
+        None, description="static: a YAML file of tokens, read again when it changes; never a token itself"
+    )
+    auth_audience: str = Field("lockstep", description="kubernetes: the audience that tokens are for", min_length=1)
+    auth_operators: Words = Field(
+        [], description="kubernetes: subjects that are operators, as system:serviceaccount:NAMESPACE:NAME"
+    )
+    auth_issuer: str | None = Field(
+        None, description="kubernetes: who issues tokens; absent: the cluster that this is in, as its API server says"
+    )
+    auth_jwks_url: str | None = Field(
+        None, description="kubernetes: where the issuer's keys are; absent: where it says itself"
+    )
     insecure_no_auth: bool = Field(False, description="listen beyond loopback although nobody is asked who they are")
     data_dir: Path = Field(Path(".lockstep"), description="the folder of the embedded database and blobs")
     database_url: SecretStr | None = Field(
@@ -153,7 +175,7 @@ class Settings(BaseSettings):
         "1", description="CPU limit of the init container where the function's is lower; 0: as the function's"
     )
     webhook_audience: str | None = Field(
-        None, description="audience of the service account token that Pods show; absent: they show none"
+        None, description="audience of the token that Pods show; absent: auth_audience, where auth has kubernetes"
     )
     webhook_platforms: Words = Field(
         ["musllinux_1_2_x86_64"], description="platform tags of Kyma's Python images, for which Functions are warmed"

@@ -44,7 +44,7 @@ def delivery(settings: Settings, client: str, bootstrap: str) -> Delivery:
             bootstrap=bootstrap,
             client_image=settings.webhook_client_image,
             cpu=settings.webhook_cpu,
-            audience=settings.webhook_audience,
+            audience=settings.webhook_audience or (settings.auth_audience if "kubernetes" in settings.auth else None),
         )
     except ValueError as failure:
         raise ValueError(f"webhook_{failure}") from None

@@ -98,8 +98,10 @@ class PinStore(Protocol):
         """Pins, newest first; those of a namespace, those that hold a lock."""
         ...
 
-    async def holders(self, digests: Collection[Digest]) -> dict[Digest, Holders]:
-        """Which pins hold each of these locks; a lock that is not here has none."""
+    async def holders(
+        self, digests: Collection[Digest], namespaces: Collection[str] | None = None
+    ) -> dict[Digest, Holders]:
+        """Which pins (of these namespaces; None: of all) hold each of these locks; a lock that is not here has none."""
         ...
 
     async def holds(self, lock: Digest, key: str) -> bool:
@@ -189,6 +191,22 @@ class ImageStore(Protocol):
     async def attach(self, bundle: Digest, claims: Claims) -> bool:
         """Have these contents kept as long as the bundle is. False where there is no record of the bundle, or one of
         them has been gone since it was claimed."""
+        ...
+
+
+class AccessStore(Protocol):
+    """Which namespaces have a lock, or a content."""
+
+    async def has_pinned(self, namespaces: Collection[str], lock: Digest) -> bool:
+        """Whether one of the namespaces ever pinned the lock."""
+        ...
+
+    async def has_content(self, namespaces: Collection[str], content: Digest) -> bool:
+        """Whether it is part of a bundle of a lock that one of the namespaces ever pinned."""
+        ...
+
+    async def locks_with(self, content: Digest) -> list[Digest]:
+        """The locks of bundles that it is part of, in order; at most 100."""
         ...
 
 
@@ -302,6 +320,11 @@ class MetadataStore(Protocol):
     @property
     def images(self) -> ImageStore:
         """Bundles as OCI clients ask for them."""
+        ...
+
+    @property
+    def access(self) -> AccessStore:
+        """Which namespaces have what."""
         ...
 
     @property

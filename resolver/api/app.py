@@ -10,12 +10,21 @@ from starlette.types import ASGIApp
 from resolver.api import blobs, errors, health, locks, oci, oci_errors, operations, resolve, schemas, warm
 from resolver.api.context import Services
 from resolver.api.edge import Edge, Named
+from resolver.api.guard import OPEN, Guard
 from resolver.api.ready_first import ReadyFirst
 
 
 def build_app(services: Services, *, answers: bool = True) -> ASGIApp:
     """The application on these use cases; closing them is their maker's. A process that does not answer requests says
     how it is, and no more."""
+    # Request ids are known to all that happens inside; the body is bounded before anybody reads it; and nothing is
+    # answered, ready-made or not, before it is known who asks.
+    inner = ReadyFirst(Named(build_routes(services, answers=answers)), services.ready)
+    return Edge(Guard(inner, services.identity), max_body=services.max_body, tell=services.tell_request)
+
+
+def build_routes(services: Services, *, answers: bool = True) -> FastAPI:
+    """All the routes. Who may ask for what is for the layers around them."""
     app = FastAPI(
         title="Lockstep",
         version=version("lockstep"),
@@ -29,8 +38,7 @@ def build_app(services: Services, *, answers: bool = True) -> ASGIApp:
         app.include_router(part.build_router(services))
     errors.install(app)
     _describe_problems(app)
-    # Request ids are known to all that happens inside; the body is bounded before anybody reads it.
-    return Edge(ReadyFirst(Named(app), services.ready), max_body=services.max_body, tell=services.tell_request)
+    return app
 
 
 def _describe_problems(app: FastAPI) -> None:
@@ -52,6 +60,13 @@ def _describe_problems(app: FastAPI) -> None:
                 parts[described.__name__] = schema
             for unused in ("HTTPValidationError", "ValidationError"):
                 parts.pop(unused, None)
+            # RFC 6750, or RFC 7617 with a token as the password.
+            schemes = {name: {"type": "http", "scheme": name} for name in ("bearer", "basic")}
+            document["components"]["securitySchemes"] = schemes
+            document["security"] = [{name: []} for name in schemes]
+            for path in OPEN & document["paths"].keys():
+                for operation in document["paths"][path].values():
+                    operation["security"] = []
             for path in (path for path in document["paths"] if oci_errors.speaks(path)):
                 for operation in document["paths"][path].values():
                     operation["responses"].pop("422", None)  # FastAPI's own; it is a 400 there

@@ -29,7 +29,7 @@ def build_router(services: Services) -> APIRouter:
     answers = {
         304: {"description": "Not modified"},
         307: {"description": "The blob is to be had from the object storage (setting `blob_links`)"},
-        **problems.responses(404, 416, 422, 500, 503),
+        **problems.responses(401, 404, 416, 422, 500, 503),
     }
     router = APIRouter(prefix="/v1", tags=["bundles"], responses=answers)
 

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.requests import Request
-
 from resolver.api.ready import Ready
+from resolver.domain.identity import Identity
+from resolver.service.access import Access
 from resolver.service.asked import Asked
 from resolver.service.contents import Contents
 from resolver.service.delegation import Answering
@@ -20,15 +20,11 @@ from resolver.service.workloads import Workloads
 from resolver.telemetry import Metrics
 
 
-async def everyone(request: Request) -> None:
-    """Admits whoever asks."""
-
-
 @dataclass(frozen=True, slots=True)
 class Services:
     """The use cases behind the routes. `degraded` names the shared parts that cannot be reached now; `client` packs
-    the zipapp of the client; `tell_request` logs a request that was answered; `admit` raises Unauthenticated, with its
-    challenge, or Forbidden for an OCI request that is not to be answered."""
+    the zipapp of the client; `tell_request` logs a request that was answered; `identity` knows callers (None: nobody is
+    asked)."""
 
     requests: Requests
     resolving: Answering
@@ -37,6 +33,7 @@ class Services:
     warming: Warming
     operations: Operations
     inspecting: Inspecting
+    access: Access
     workloads: Workloads
     contents: Contents
     images: Images
@@ -47,4 +44,4 @@ class Services:
     max_body: int
     max_wait: float
     tell_request: Callable[..., None]
-    admit: Callable[[Request], Awaitable[None]] = everyone
+    identity: Identity | None = None

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resolver.api import problems
 from resolver.domain.errors import RequestTooLarge
+from resolver.domain.identity import ANYONE, Caller
 
 _HEADER = b"x-request-id"
 _ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -65,6 +66,7 @@ class Edge:
                 await problems.respond(problems.of_exception(failure, request_id))(scope, receive, answer)
         finally:
             if scope["path"] not in _QUIET:
+                caller: Caller = scope["state"].get("caller", ANYONE)
                 self._tell(
                     request_id=request_id,
                     method=scope["method"],
@@ -72,6 +74,7 @@ class Edge:
                     status=answer.status,
                     bytes=answer.sent,
                     seconds=round(time.perf_counter() - started, 4),
+                    **({} if caller is ANYONE else {"caller": caller.name}),
                 )
 
 

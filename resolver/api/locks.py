@@ -8,11 +8,12 @@ from pydantic import BaseModel
 
 from resolver.api import problems, render, schemas
 from resolver.api.context import Services
+from resolver.api.guard import caller_of
 from resolver.api.streaming import is_current
 from resolver.domain.inspection import requirements_text
 from storage.content import Digest
 
-_IMMUTABLE = "public, max-age=31536000, immutable"
+_IMMUTABLE = "max-age=31536000, immutable"
 
 Limit = Annotated[int, Query(ge=1, le=500)]
 DigestPath = Annotated[str, Path(description="sha256:…", examples=["sha256:" + "0" * 64])]
@@ -21,19 +22,31 @@ Cursor = Annotated[str | None, Query(description="from the page before")]
 
 def build_router(services: Services) -> APIRouter:
     """The routes, on these use cases."""
-    router = APIRouter(prefix="/v1", responses=problems.responses(422, 500, 503))
+    router = APIRouter(prefix="/v1", responses=problems.responses(401, 422, 500, 503))
     found = problems.responses(404)
     unchanged = {304: {"description": "Not modified"}, **found}
-    written = problems.responses(507)
+    within = problems.responses(403)
+    written = problems.responses(403, 507)
 
-    @router.get("/locks", tags=["locks"], summary="Locks, newest first", response_model=schemas.LockPage)
+    async def readable(request: Request, *digests: str) -> list[Digest]:
+        found = [Digest(digest) for digest in digests]
+        for digest in found:
+            await services.access.lock(caller_of(request), digest)
+        return found
+
+    @router.get(
+        "/locks", tags=["locks"], summary="Locks, newest first", response_model=schemas.LockPage, responses=within
+    )
     async def locks(
+        request: Request,
         package: Annotated[str | None, Query(max_length=256, description="those with this package")] = None,
         namespace: Annotated[str | None, Query(max_length=256, description="those that its pins hold")] = None,
         cursor: Cursor = None,
         limit: Limit = 25,
     ) -> Response:
-        page = await services.inspecting.page(package, namespace, cursor, limit)
+        caller = caller_of(request)
+        namespace = caller.within(namespace)
+        page = await services.inspecting.page(package, namespace, cursor, limit, caller.namespaces)
         return _json(schemas.LockPage(items=[render.lock_item(item) for item in page.items], cursor=page.cursor))
 
     @router.get(
@@ -44,7 +57,9 @@ def build_router(services: Services) -> APIRouter:
         responses=unchanged,
     )
     async def lock(digest: DigestPath, request: Request) -> Response:
-        answer = _json(render.lock_detail(*await services.inspecting.describe(Digest(digest))))
+        [wanted] = await readable(request, digest)
+        described = await services.inspecting.describe(wanted, caller_of(request).namespaces)
+        answer = _json(render.lock_detail(*described))
         # Its pins come and go.
         return _unless_current(request, answer, f'"{Digest.of(bytes(answer.body))}"', "no-cache")
 
@@ -56,7 +71,8 @@ def build_router(services: Services) -> APIRouter:
         response_class=Response,
     )
     async def pylock(digest: DigestPath, request: Request) -> Response:
-        content = (await services.inspecting.lock(Digest(digest))).content
+        [wanted] = await readable(request, digest)
+        content = (await services.inspecting.lock(wanted)).content
         return _unless_current(request, Response(content, media_type="application/toml"), f'"{digest}"', _IMMUTABLE)
 
     @router.get(
@@ -67,12 +83,13 @@ def build_router(services: Services) -> APIRouter:
         response_class=PlainTextResponse,
     )
     async def requirements(digest: DigestPath, request: Request) -> Response:
-        answer = PlainTextResponse(requirements_text((await services.inspecting.lock(Digest(digest))).pylock))
+        [wanted] = await readable(request, digest)
+        answer = PlainTextResponse(requirements_text((await services.inspecting.lock(wanted)).pylock))
         return _unless_current(request, answer, f'"{Digest.of(bytes(answer.body))}"', _IMMUTABLE)
 
     @router.get("/locks/{a}/diff/{b}", tags=["locks"], summary="What changes from a to b", responses=found)
-    async def diff(a: DigestPath, b: DigestPath) -> schemas.LockDiff:
-        return render.diff(a, b, await services.inspecting.diff(Digest(a), Digest(b)))
+    async def diff(a: DigestPath, b: DigestPath, request: Request) -> schemas.LockDiff:
+        return render.diff(a, b, await services.inspecting.diff(*await readable(request, a, b)))
 
     @router.get(
         "/locks/{digest}/why/{package}",
@@ -80,16 +97,23 @@ def build_router(services: Services) -> APIRouter:
         summary="Every path from a requirement to a package",
         responses=found,
     )
-    async def why(digest: DigestPath, package: Annotated[str, Path(max_length=256)]) -> schemas.WhyAnswer:
-        return render.why(digest, package, await services.inspecting.why(Digest(digest), package))
+    async def why(
+        digest: DigestPath, package: Annotated[str, Path(max_length=256)], request: Request
+    ) -> schemas.WhyAnswer:
+        [wanted] = await readable(request, digest)
+        return render.why(digest, package, await services.inspecting.why(wanted, package))
 
-    @router.get("/pins", tags=["pins"], summary="Who runs what, newest first", response_model=schemas.PinPage)
+    @router.get(
+        "/pins", tags=["pins"], summary="Who runs what, newest first", response_model=schemas.PinPage, responses=within
+    )
     async def pins(
+        request: Request,
         namespace: Annotated[str | None, Query(max_length=256)] = None,
         lock: Annotated[str | None, Query(description="those that hold this lock, sha256:…")] = None,
         cursor: Cursor = None,
         limit: Limit = 25,
     ) -> Response:
+        namespace = caller_of(request).within(namespace)
         page = await services.inspecting.pins(namespace, Digest(lock) if lock else None, cursor, limit)
         return _json(schemas.PinPage(items=[render.pin(item) for item in page.items], cursor=page.cursor))
 
@@ -99,7 +123,8 @@ def build_router(services: Services) -> APIRouter:
         summary="Refresh: the next revision resolves anew; nothing is removed",
         responses=written,
     )
-    async def refresh(namespace: schemas.Name, workload: schemas.Name) -> schemas.WorkloadAnswer:
+    async def refresh(namespace: schemas.Name, workload: schemas.Name, request: Request) -> schemas.WorkloadAnswer:
+        caller_of(request).named(namespace)
         return render.workload(await services.workloads.refresh(namespace, workload))
 
     @router.put(
@@ -108,8 +133,12 @@ def build_router(services: Services) -> APIRouter:
         summary="New revisions take this lock until the next refresh",
         responses={**found, **problems.responses(413), **written},
     )
-    async def hold(namespace: schemas.Name, workload: schemas.Name, body: schemas.HoldBody) -> schemas.WorkloadAnswer:
-        return render.workload(await services.workloads.hold(namespace, workload, Digest(body.lock)))
+    async def hold(
+        namespace: schemas.Name, workload: schemas.Name, body: schemas.HoldBody, request: Request
+    ) -> schemas.WorkloadAnswer:
+        caller_of(request).named(namespace)
+        [lock] = await readable(request, body.lock)  # a pin makes it readable
+        return render.workload(await services.workloads.hold(namespace, workload, lock))
 
     return router
 

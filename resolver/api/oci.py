@@ -8,12 +8,13 @@ import re
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from resolver.api import oci_errors
 from resolver.api.context import Services
+from resolver.api.guard import caller_of
 from resolver.api.oci_errors import PREFIX
 from resolver.api.streaming import answer_blob, is_current
 from resolver.domain.errors import NotFound
@@ -25,7 +26,7 @@ _DIGEST = re.compile(r"(?!sha256:)[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]{1
 _VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}  # older clients take anything else for no registry
 _READING = ("GET", "HEAD")
 _WRITING = ("POST", "PATCH", "PUT", "DELETE")
-_IMMUTABLE = "public, max-age=31536000, immutable, no-transform"
+_IMMUTABLE = "max-age=31536000, immutable, no-transform"
 
 Name = Annotated[str, Path(description="bundles, locks/{hexadecimal}, or {namespace}/{workload}")]
 Reference = Annotated[str, Path(description="a digest, or a tag such as cp312-musl", max_length=600)]
@@ -55,13 +56,12 @@ def build_router(services: Services) -> APIRouter:
     """The routes, on these use cases."""
     images = services.images
 
-    async def admitted(request: Request) -> None:
-        await services.admit(request)
+    async def within(request: Request, name: str) -> None:
+        await services.access.repository(caller_of(request), name)
 
     router = APIRouter(
         prefix=PREFIX,
         tags=["oci"],
-        dependencies=[Depends(admitted)],
         responses=oci_errors.responses(400, 401, 403, 404, 500, 503),
     )
 
@@ -75,9 +75,11 @@ def build_router(services: Services) -> APIRouter:
     @router.get("/{name:path}/tags/list", summary="end-8: the tags, in the order of their bytes")
     async def tags(
         name: Name,
+        request: Request,
         n: Annotated[int | None, Query(ge=0, description="so many at the most")] = None,
         last: Annotated[str | None, Query(max_length=128, description="those behind this one")] = None,
     ) -> Response:
+        await within(request, name)
         found = [tag for tag in await images.tags(name) if last is None or tag > last]
         shown = found if n is None else found[:n]
         headers = {}
@@ -89,9 +91,10 @@ def build_router(services: Services) -> APIRouter:
     @router.get("/{name:path}/manifests/{reference}", **_MANIFEST)
     @router.head("/{name:path}/manifests/{reference}", **_MANIFEST)
     async def manifest(name: Name, reference: Reference, request: Request) -> Response:
+        await within(request, name)
         if ":" in reference:
             wanted = _digest(reference)
-            if wanted is None:
+            if wanted is None or not await services.access.has_content(caller_of(request), wanted):
                 raise NotFound("manifest", reference)
             return _document(await images.stored(name, wanted), _IMMUTABLE, request)
         return _document(await images.tagged(name, reference), "no-cache", request)
@@ -99,6 +102,7 @@ def build_router(services: Services) -> APIRouter:
     @router.get("/{name:path}/blobs/{digest}", **_BLOB)
     @router.head("/{name:path}/blobs/{digest}", **_BLOB)
     async def blob(name: Name, digest: DigestPath, request: Request) -> Response:
+        await within(request, name)
         wanted = _digest(digest)
         await images.require(name)
         if wanted is None:
@@ -120,11 +124,14 @@ def build_router(services: Services) -> APIRouter:
     async def referrers(
         name: Name,
         digest: DigestPath,
+        request: Request,
         artifact_type: Annotated[str | None, Query(alias="artifactType", max_length=256)] = None,
     ) -> Response:
+        await within(request, name)
         wanted = _digest(digest)
         await images.require(name)
-        found = await images.referrers(name, wanted) if wanted else []
+        here = wanted and await services.access.has_content(caller_of(request), wanted)
+        found = await images.referrers(name, wanted) if wanted and here else []
         if artifact_type is not None:
             found = [document for document in found if document.artifact_type == artifact_type]
         body = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [document.to_json() for document in found]}

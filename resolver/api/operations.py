@@ -21,7 +21,7 @@ def build_router(services: Services) -> APIRouter:
         summary="How a piece of work stands; once it is done, its answer",
         responses={
             202: {"model": schemas.OperationAnswer, "description": "Still under way"},
-            **problems.responses(404, 413, 422, 500, 502, 503, 504, 507),
+            **problems.responses(401, 404, 413, 422, 500, 502, 503, 504, 507),
         },
     )
     async def operation(identifier: str) -> Response:

@@ -6,7 +6,8 @@ damaged, here or by another replica, is dropped until it is made anew. Where the
 good for a second, and for one more while the next look is under way, so that nobody waits for it. Where it does not, a
 refresh on any replica starts the next revision, so each request looks, with one read.
 
-Requests with the same bytes get the same answer: who may ask is for the layers around this one.
+Requests with the same bytes, of callers who speak for the same namespaces (`scope`), get the same answer; whether they
+may ask at all is for the layers around this one.
 """
 
 import hashlib
@@ -66,9 +67,9 @@ class Ready:
         """The looks under way."""
         return self._looking
 
-    async def find(self, body: bytes) -> "ReadyMade | None":
+    async def find(self, body: bytes, scope: bytes) -> "ReadyMade | None":
         """The answer to the request with this body; None where it has to be worked out. Raises what the store does."""
-        name = hashlib.sha256(body).digest()
+        name = _name(body, scope)
         known = self._known.get(name)
         if known is None:
             return None
@@ -82,11 +83,13 @@ class Ready:
         self._counted()
         return known.made
 
-    def remember(self, body: bytes, request: ResolveRequest, answer: dict[str, Any], content: bytes) -> None:
+    def remember(
+        self, body: bytes, scope: bytes, request: ResolveRequest, answer: dict[str, Any], content: bytes
+    ) -> None:
         """The request with this body was answered so, as `content`. It is kept if it is the answer of a pin."""
         if answer["outcome"] != "pinned" or len(body) > _LONGEST:
             return
-        name = hashlib.sha256(body).digest()
+        name = _name(body, scope)
         self._forget(name)
         self._known[name] = known = _Known(request, answer, content, _PARSED * len(body) + len(content))
         self._bytes += known.bytes
@@ -130,6 +133,10 @@ class Ready:
         """End what is under way; what was answered is counted."""
         await self._looking.close()
         self.clear()
+
+
+def _name(body: bytes, scope: bytes) -> bytes:
+    return hashlib.sha256(scope + body).digest()  # a scope is of one length, so none runs into a body
 
 
 class _Known:

@@ -29,7 +29,7 @@ class ReadyFirst:
         taken: list[Message] = []
         try:
             body = await _body(receive, taken)
-            ready = None if body is None else await self._ready.find(body)
+            ready = None if body is None else await self._ready.find(body, scope["state"]["caller"].scope)
         except (LockstepError, StorageError) as failure:
             problem = problems.of_exception(failure, scope["state"]["request_id"])
             await problems.respond(problem)(scope, receive, send)

@@ -6,7 +6,10 @@ from fastapi import APIRouter, Request, Response
 from resolver.api import problems, render, schemas
 from resolver.api.context import Services
 from resolver.api.errors import request_id
+from resolver.api.guard import caller_of
 from resolver.api.operations import respond
+from resolver.domain.errors import InvalidRequest
+from resolver.domain.identity import Caller
 from resolver.domain.requests import Policy, ResolveRequest, Workload
 from resolver.domain.targets import TargetEnvironment
 from resolver.service.operations import Done, Failed, Outcome
@@ -26,11 +29,12 @@ def build_router(services: Services) -> APIRouter:
         summary="Requirements and an interpreter in, one lock and one bundle out",
         responses={
             202: {"model": schemas.OperationAnswer, "description": "Not done within `wait` seconds: follow `Location`"},
-            **problems.responses(413, 422, 500, 502, 503, 504, 507),
+            **problems.responses(401, 403, 413, 422, 500, 502, 503, 504, 507),
         },
     )
     async def resolve(body: schemas.ResolveBody, request: Request) -> Response:
-        asked = _parse(services, body)
+        caller = caller_of(request)
+        asked = _parse(services, body, caller)
         identifier = request_id(request)
 
         async def work(progress: Progress) -> Outcome:
@@ -39,22 +43,30 @@ def build_router(services: Services) -> APIRouter:
         outcome = await services.operations.run("resolve", work, min(body.wait, services.max_wait))
         response = respond(outcome)
         if isinstance(outcome, Done):
-            services.ready.remember(await request.body(), asked, outcome.result, bytes(response.body))
+            content = bytes(response.body)
+            services.ready.remember(await request.body(), caller.scope, asked, outcome.result, content)
         return response
 
     return router
 
 
-def _parse(services: Services, body: schemas.ResolveBody) -> ResolveRequest:
-    workload = body.workload
+def _parse(services: Services, body: schemas.ResolveBody, caller: Caller) -> ResolveRequest:
     return services.requests.parse(
         requirements=body.requirements,
         constraints=body.constraints,
         target=_target(body.target),
         indexes=body.indexes,
         policy=Policy(prereleases=body.prereleases, exclude_newer=body.exclude_newer),
-        workload=Workload(workload.namespace, workload.name, workload.revision) if workload else None,
+        workload=_workload(body.workload, caller) if body.workload else None,
+        namespace=caller.home,
     )
+
+
+def _workload(workload: schemas.WorkloadName, caller: Caller) -> Workload:
+    namespace = caller.named(workload.namespace) if workload.namespace else caller.home
+    if namespace is None:
+        raise InvalidRequest("name the workload's namespace: the token does not say which", field="workload.namespace")
+    return Workload(namespace, workload.name, workload.revision)
 
 
 def _target(target: schemas.PlatformTarget | schemas.ReportedTarget) -> TargetEnvironment:

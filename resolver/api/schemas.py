@@ -31,7 +31,7 @@ class ReportedTarget(_In):
 class WorkloadName(_In):
     """Who asks. Without a revision, the workload has one revision a refresh."""
 
-    namespace: Name
+    namespace: Name | None = Field(None, description="absent: the one that the token is for")
     name: Name
     revision: Revision | None = None
 

@@ -13,9 +13,11 @@ from starlette.types import Receive, Scope, Send
 from resolver.api import problems
 from resolver.api.context import Services
 from resolver.api.errors import request_id
+from resolver.api.guard import caller_of
 from resolver.service.contents import SMALL
 from resolver.service.streams import Streams
 from storage.content import Digest
+from storage.errors import BlobNotFound
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _STALLED = 60.0
@@ -61,13 +63,15 @@ async def answer_blob(services: Services, request: Request, digest: Digest, medi
     """The content that the digest names, or the part of it that the request asks for.
 
     A large one waits for its turn once the response is sent (see `Streams`), and is answered `busy` where it gets none.
-    Raises BlobNotFound, and what the stores raise.
+    Raises BlobNotFound, where the caller may not read it too, and what the stores raise.
     """
     content = await services.contents.find(digest)
+    if not await services.access.has_content(caller_of(request), content.kept):
+        raise BlobNotFound(digest)
     etag = f'"{digest}"'
     headers = {
         "ETag": etag,
-        "Cache-Control": "public, max-age=31536000, immutable, no-transform",
+        "Cache-Control": "max-age=31536000, immutable, no-transform",
         "Accept-Ranges": "bytes",
     }
     if is_current(request, etag):

@@ -9,8 +9,11 @@ from fastapi import APIRouter, Request, Response
 from resolver.api import problems, schemas
 from resolver.api.context import Services
 from resolver.api.errors import request_id
+from resolver.api.guard import caller_of
 from resolver.api.operations import respond
 from resolver.api.warm_schemas import WarmAnswer, WarmBody, WarmedEntry, WarmEntry
+from resolver.domain.errors import Forbidden
+from resolver.domain.identity import Caller
 from resolver.domain.requests import Policy
 from resolver.service.asked import Recent
 from resolver.service.operations import Done, Failed, Outcome
@@ -32,11 +35,14 @@ def build_router(services: Services) -> APIRouter:
         summary="Resolve and build all that is named, before anybody asks; an entry that fails stops no other",
         responses={
             202: {"model": schemas.OperationAnswer, "description": "Not done within `wait` seconds: follow `Location`"},
-            **problems.responses(413, 422, 500, 503, 507),
+            **problems.responses(401, 403, 413, 422, 500, 503, 507),
         },
     )
     async def warm(body: WarmBody, request: Request) -> Response:
-        entries = [_entry(entry) for entry in body.entries]
+        caller = caller_of(request)
+        entries = [_entry(entry, caller) for entry in body.entries]
+        if body.recent and caller.namespaces is not None:
+            raise Forbidden(f"what was asked for lately is of all namespaces, and {caller.name} does not speak for all")
         recent = Recent(body.recent.days, body.recent.limit) if body.recent else None
         identifier = request_id(request)
 
@@ -53,7 +59,7 @@ def build_router(services: Services) -> APIRouter:
     return router
 
 
-def _entry(entry: WarmEntry) -> Entry:
+def _entry(entry: WarmEntry, caller: Caller) -> Entry:
     return Entry(
         name=entry.name,
         requirements=entry.requirements,
@@ -61,7 +67,7 @@ def _entry(entry: WarmEntry) -> Entry:
         constraints=entry.constraints,
         indexes=entry.indexes,
         policy=Policy(prereleases=entry.prereleases, exclude_newer=entry.exclude_newer),
-        namespace=entry.namespace,
+        namespace=caller.named(entry.namespace) if entry.namespace else caller.home,
     )
 
 

@@ -121,10 +121,13 @@ def _listening(settings: Settings, host: str | None, port: int | None) -> Settin
     except ValueError as error:
         raise _bad(f"the webhook's address to listen on is {error}") from None
     for each in (host, webhook_host):
-        if not _is_loopback(each) and not settings.insecure_no_auth:
+        if not _is_loopback(each) and not settings.auth and not settings.insecure_no_auth:
             raise BadUsage(
                 f"{each} is not loopback, and nobody who calls is asked who they are",
-                ("--insecure-no-auth allows it, where the network alone decides who may call",),
+                (
+                    "--auth says who is: kubernetes, static, or both",
+                    "--insecure-no-auth allows it, where the network alone decides who may call",
+                ),
             )
     return settings.model_copy(update={"listen": listen})
 

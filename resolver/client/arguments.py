@@ -66,8 +66,8 @@ class Options:
     def _check(self) -> None:
         if (self.python is None) != (self.platform is None):
             raise BadUsage("--python and --platform go together: both, or neither for the running interpreter")
-        if (self.namespace is None) != (self.workload is None):
-            raise BadUsage("--namespace and --workload go together")
+        if self.namespace is not None and self.workload is None:
+            raise BadUsage("--namespace needs --workload")
         if self.revision is not None and self.workload is None:
             raise BadUsage("--revision needs --workload")
 

@@ -20,7 +20,7 @@ FLAGS = {  # by name, what stands for the value in the help, and what it is
     "requirement": ("STR", "one requirement; can be repeated"),
     "constraints": ("FILE", "a constraints file"),
     "index": ("NAME", "an index the operator configured; can be repeated"),
-    "namespace": ("N", "the workload's namespace"),
+    "namespace": ("N", "the workload's namespace (default: the one that the token is for)"),
     "workload": ("W", "the workload whose replicas shall agree"),
     "revision": ("R", "the workload's revision"),
     "python": ("V", "for this Python instead of the running one, with --platform"),

@@ -12,6 +12,8 @@ _AUTHORITY = re.compile(r"[^/?#'\"<>]*")
 _PORT = re.compile(r"[^:]*:\d{0,5}|\[[0-9a-fA-F:.]*\](?::\d{0,5})?")
 _QUERY = re.compile(r"\?[^#'\"<>)\]}`]*")
 _BEARER = re.compile(r"(?i)\b(?P<kind>bearer|basic|token)\s+[A-Za-z0-9._~+/=\-]{6,}")
+# RFC 7519: as a Pod's is, wherever it stands. A run of such letters is looked at once, from its beginning.
+_JWT = re.compile(r"(?<![A-Za-z0-9_\-])eyJ[A-Za-z0-9_\-]++\.[A-Za-z0-9_\-]++\.[A-Za-z0-9_\-]*+")
 _NAMED = re.compile(
     r"(?<![\w\-])(?P<name>[\w\-]++)['\"]?\s{0,8}(?:=(?!=)|:)\s{0,8}(?P<quote>['\"]?)"
 )  # `==`: a version
@@ -41,6 +43,7 @@ def _once(text: str) -> str:
     before, *urls = "".join(map(_without_odd_password, _BLANK.split(text))).split("://")
     text = "://".join([before, *map(_public, urls)])
     text = _BEARER.sub(r"\g<kind> [redacted]", text)
+    text = _JWT.sub("[redacted]", text)
     return "".join(_without_assigned(text))
 
 

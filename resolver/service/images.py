@@ -49,6 +49,18 @@ Covered = dict[TargetEnvironment, Digest]
 """The lock that is for each target class."""
 
 
+def lock_of_repository(name: str) -> Digest | None:
+    """The lock whose repository this would be."""
+    match = _LOCK.fullmatch(name)
+    return Digest.from_hex(match[1]) if match else None
+
+
+def namespace_of_repository(name: str) -> str | None:
+    """The namespace of the workload whose repository this would be."""
+    match = _WORKLOAD.fullmatch(name)
+    return match[1] if match else None
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A manifest or index that is here."""
@@ -146,8 +158,8 @@ class Images:
         return [document for document in documents if await self._keep(document, bundles)]
 
     async def _tags(self, repository: str) -> dict[str, Covered]:
-        if match := _LOCK.fullmatch(repository):
-            lock = await self._book.get(Digest.from_hex(match[1]))
+        if named := lock_of_repository(repository):
+            lock = await self._book.get(named)
             found = _by_tag(dict.fromkeys(lock.targets, lock.digest))
         elif match := _WORKLOAD.fullmatch(repository):
             found = await self._of_workload(match[1], match[2])

@@ -30,18 +30,25 @@ class Inspecting:
         self._book = book
         self._pins = pins
 
-    async def page(self, package: str | None, namespace: str | None, cursor: str | None, limit: int) -> Page[Described]:
-        """Locks, newest first."""
+    async def page(
+        self,
+        package: str | None,
+        namespace: str | None,
+        cursor: str | None,
+        limit: int,
+        seen_by: Collection[str] | None = None,
+    ) -> Page[Described]:
+        """Locks, newest first, with their pins of the namespaces that `seen_by` names (None: all)."""
         where = LockFilter(package=canonicalize_name(package) if package else None, namespace=namespace)
         found = await self._locks.page(where, cursor, limit)
-        return Page(await self._with_pins(found.items), found.cursor)
+        return Page(await self._with_pins(found.items, seen_by), found.cursor)
 
-    async def describe(self, digest: Digest) -> tuple[Described, Lock]:
-        """A lock, whole. Raises NotFound."""
+    async def describe(self, digest: Digest, seen_by: Collection[str] | None = None) -> tuple[Described, Lock]:
+        """A lock, whole, with its pins as in `page`. Raises NotFound."""
         record = await self._locks.get(digest)
         if record is None:
             raise NotFound("lock", digest)
-        return (await self._with_pins([record]))[0], await self._book.get(digest)
+        return (await self._with_pins([record], seen_by))[0], await self._book.get(digest)
 
     async def lock(self, digest: Digest) -> Lock:
         """A lock's content. Raises NotFound."""
@@ -64,6 +71,6 @@ class Inspecting:
         """Pins, newest first."""
         return await self._pins.page(namespace, cursor, limit, lock=lock)
 
-    async def _with_pins(self, locks: Collection[LockSummary]) -> list[Described]:
-        pins = await self._pins.holders([lock.digest for lock in locks])
+    async def _with_pins(self, locks: Collection[LockSummary], seen_by: Collection[str] | None) -> list[Described]:
+        pins = await self._pins.holders([lock.digest for lock in locks], seen_by)
         return [Described(lock, pins[lock.digest]) for lock in locks]

@@ -6,6 +6,7 @@ from typing import Any
 
 import structlog
 
+from resolver.domain.errors import LockstepError
 from resolver.service.index_health import IndexHealth
 from resolver.single_flight import SingleFlight
 from storage.errors import StorageError
@@ -16,9 +17,9 @@ Ping = Callable[[], Coroutine[Any, Any, None]]
 
 
 class SharedParts:
-    """Asks the stores by their names, and knows of the indexes. Each ping has a bound of its own; one that takes more
-    than `seconds` counts as unanswered. It goes on all the same, once for all who ask: to cancel a database's may take
-    longer than whoever asks whether this replica is ready has patience.
+    """Asks the stores and others by their names, and knows of the indexes. Each ping has a bound of its own; one that
+    takes more than `seconds` counts as unanswered. It goes on all the same, once for all who ask: to cancel that of a
+    database may take longer than whoever asks whether this replica is ready has patience.
     """
 
     def __init__(self, stores: Mapping[str, Ping], health: IndexHealth, *, seconds: float = 0.7) -> None:
@@ -44,7 +45,7 @@ class SharedParts:
     async def _pinged(self, part: str) -> bool:
         try:
             await self._stores[part]()
-        except StorageError as failure:
+        except (StorageError, LockstepError) as failure:
             log.warning("readiness.degraded", part=part, cause=str(failure))
             return False
         return True

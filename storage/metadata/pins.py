@@ -157,12 +157,14 @@ class SqlPinStore:
         last, record = found[limit - 1]
         return Page([record for _, record in found[:limit]], write_cursor(record.created, last))
 
-    async def holders(self, digests: Collection[Digest]) -> dict[Digest, Holders]:
-        """Which pins hold each of these locks. However many they are, a few rows of each lock are read, and as many
-        entries of an index as are counted."""
+    async def holders(
+        self, digests: Collection[Digest], namespaces: Collection[str] | None = None
+    ) -> dict[Digest, Holders]:
+        """Which pins (of these namespaces; None: of all) hold each of these locks. However many they are, a few rows of
+        each lock are read, and as many entries of an index as are counted."""
         async with self._database.read() as connection:
-            newest = aggregated(connection, _newest())
-            query = select(locks.c.digest, _count().label("held"), newest.label("newest"))
+            newest = aggregated(connection, _newest(namespaces))
+            query = select(locks.c.digest, _count(namespaces).label("held"), newest.label("newest"))
             rows = (await connection.execute(query.where(locks.c.digest.in_(digests)))).all()
         held = {}
         for row in rows:
@@ -188,20 +190,27 @@ def _rows(query: Select[Any]) -> Select[Any]:
     return select(query.with_only_columns(pins.c.id).subquery().c.id)
 
 
-def _newest() -> Subquery:
+def _of(query: Select[Any], namespaces: Collection[str] | None) -> Select[Any]:
+    return query if namespaces is None else query.where(pins.c.namespace.in_(namespaces))
+
+
+def _newest(namespaces: Collection[str] | None) -> Subquery:
     """The newest few pins that hold the lock of the outer query, of either kind: their places in a list, and names."""
     columns = (pins.c.created, pins.c.id, pins.c.namespace, pins.c.workload, pins.c.revision)
-    first, further = (query.with_only_columns(*columns) for query in _holding(locks.c.digest))
+    holding = (_of(query, namespaces) for query in _holding(locks.c.digest))
+    first, further = (query.with_only_columns(*columns) for query in holding)
     first = first.order_by(pins.c.created.desc(), pins.c.id.desc()).limit(_SHOWN)
     # By the index that there is: rows are numbered in about the order of their times.
     further = further.order_by(pin_extensions.c.pin.desc()).limit(_SHOWN)
     return union_all(*(select(query.correlate(locks).subquery()) for query in (first, further))).subquery()
 
 
-def _count() -> ColumnElement[int]:
+def _count(namespaces: Collection[str] | None) -> ColumnElement[int]:
     """How many pins hold the lock of the outer query, as far as they are counted."""
-    first = select(pins.c.id).where(pins.c.lock == locks.c.digest)
+    first = _of(select(pins.c.id).where(pins.c.lock == locks.c.digest), namespaces)
     further = select(pin_extensions.c.pin).where(pin_extensions.c.lock == locks.c.digest)
+    if namespaces is not None:
+        further = _of(further.join(pins, pins.c.id == pin_extensions.c.pin), namespaces)
     counted = (query.correlate(locks).limit(_COUNTED).subquery() for query in (first, further))
     one, other = (select(func.count()).select_from(rows).scalar_subquery() for rows in counted)
     return one + other

@@ -5,6 +5,7 @@ from typing import Self
 
 from sqlalchemy import select
 
+from storage.metadata.access import SqlAccessStore
 from storage.metadata.artifacts import SqlArtifactStore
 from storage.metadata.asked import SqlAskedStore
 from storage.metadata.contents import SqlContentStore
@@ -30,6 +31,7 @@ class SqlMetadataStore:
         self._pins = SqlPinStore(database)
         self._workloads = SqlWorkloadStore(database)
         self._artifacts = SqlArtifactStore(database)
+        self._access = SqlAccessStore(database)
         self._images = SqlImageStore(database)
         self._contents = SqlContentStore(database)
         self._retention = SqlRetentionStore(database)
@@ -88,6 +90,11 @@ class SqlMetadataStore:
     def images(self) -> SqlImageStore:
         """Bundles as OCI clients ask for them."""
         return self._images
+
+    @property
+    def access(self) -> SqlAccessStore:
+        """Which namespaces have what."""
+        return self._access
 
     @property
     def contents(self) -> SqlContentStore:

@@ -10,6 +10,7 @@ from tests.support.postgres import PostgresServer
 
 # The suites are no test modules by name: without this their asserts would not explain themselves.
 pytest.register_assert_rewrite(
+    "tests.contracts.access_store",
     "tests.contracts.asked_store",
     "tests.contracts.blob_store",
     "tests.contracts.image_store",

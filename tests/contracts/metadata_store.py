@@ -14,6 +14,7 @@ from storage.records import (
     OperationRecord,
     Resolution,
 )
+from tests.contracts.access_store import AccessStoreContract
 from tests.contracts.image_store import ImageStoreContract
 from tests.contracts.job_store import JobStoreContract
 from tests.contracts.lease_store import LeaseStoreContract, RefusalStoreContract
@@ -99,6 +100,7 @@ class MetadataStoreContract(
     PinStoreContract,
     WorkloadStoreContract,
     ArtifactStoreContract,
+    AccessStoreContract,
     ImageStoreContract,
     OperationStoreContract,
     LeaseStoreContract,

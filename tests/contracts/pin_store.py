@@ -176,6 +176,18 @@ class PinStoreContract:
         newest = tuple(PinName("shop", "checkout", revision) for revision in ("r5", "r4", "r3"))
         assert await store.pins.holders([one]) == {one: Holders(6, newest)}
 
+    async def test_the_holders_of_some_namespaces(self, store: MetadataStore) -> None:
+        one, two = await locks(store, "one", "two")
+        await store.pins.add(a_pin(one, "r1", extensions=(("t", two),)))
+        await store.pins.add(a_pin(one, "r2", namespace="bank", created=NOON + SECOND))
+        await store.pins.add(a_pin(two, "r3", namespace="bank", extensions=(("t", one),)))
+        shop = PinName("shop", "checkout", "r1")
+        bank = [PinName("bank", "checkout", revision) for revision in ("r2", "r3")]
+        assert await store.pins.holders([one, two], ["shop"]) == {one: Holders(1, (shop,)), two: Holders(1, (shop,))}
+        assert await store.pins.holders([one], ["bank"]) == {one: Holders(2, tuple(bank))}
+        assert await store.pins.holders([one], ["bank", "shop"]) == await store.pins.holders([one])
+        assert await store.pins.holders([one], ["other"]) == {one: Holders(0, ())}
+
     async def test_what_a_pin_says_for_a_target_class(self, store: MetadataStore) -> None:
         one, two = await locks(store, "one", "two")
         covered = a_lock("one").targets[0]

@@ -9,10 +9,22 @@ import pytest
 import yaml
 
 from resolver.cli import warm_file
-from resolver.client.arguments import VARIABLES
-from resolver.settings import PREFIX, Settings, load
 from resolver.webhook import delivery
-from tests.deploy.tools import CHART, ROOT, VALUES, WEBHOOK, Document, of_kind, pods, rendered, run, template, tool
+from tests.deploy.tools import (
+    CHART,
+    ROOT,
+    VALUES,
+    WEBHOOK,
+    Document,
+    each_profile,
+    of_kind,
+    pods,
+    rendered,
+    run,
+    settings_of,
+    template,
+    tool,
+)
 
 _KUBERNETES = "1.33"
 # Of operators that bring their own schemas; what is in them is tested below, and by promtool.
@@ -25,8 +37,6 @@ def _schemas() -> Any:
 
 # Values that are told as one: they are passed on as Kubernetes or the service has them.
 _WHOLE = {"resources", "settings", "file", "labels", "jobs", "issuerRef"}
-
-each_profile = pytest.mark.parametrize("values", sorted(VALUES))
 
 
 @pytest.mark.parametrize("flags", [(), WEBHOOK], ids=["", "webhook"])
@@ -78,6 +88,9 @@ def test_the_manifest_is_valid_where_no_helm_is() -> None:
         (["--set", "service.port=443"], "service.port"),
         (["--set", "extraEnv[0].name=LOCKSTEP_ENGINE"], "extraEnv"),
         (["--set", "webhook.tls.mode=secret"], "webhook.tls"),
+        (["--set", "settings.auth=static"], "auth"),
+        (["--set", "auth.issuer=http://issuer.example.com"], "auth.issuer"),
+        (["--set", "auth.operators[0]=ada"], "auth.operators"),
         (["--set", "httpRoute.enabled=true"], "httpRoute"),
     ],
 )
@@ -141,41 +154,9 @@ def test_every_pod_is_restricted(values: str, flags: tuple[str, ...]) -> None:
     assert seen == {"service", "lockstep-gc", "lockstep-fsck", "lockstep-warm"}
 
 
-def _environment(container: Document, documents: tuple[Document, ...]) -> dict[str, str]:
-    """The container's variables; a Secret's value is what such a Secret holds."""
-    secrets = {
-        "LOCKSTEP_DATABASE_URL": "postgresql://lockstep:secret@db.example.com/lockstep",
-        "LOCKSTEP_INDEX_URL": "https://user:secret@packages.example.com/simple",
-        "LOCKSTEP_PARALLEL_BUILDS": "4",  # the container's own CPU limit
-    }
-    return {each["name"]: each["value"] if "value" in each else secrets[each["name"]] for each in container["env"]}
-
-
-def _read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, documents: tuple[Document, ...]) -> dict[str, Settings]:
-    """The settings that each command would run with, read as it reads them: unknown names are refused."""
-    found = {}
-    for name, pod in pods(documents):
-        (container,) = pod["spec"]["containers"]
-        command = container["args"][0]
-        with monkeypatch.context() as patch:
-            environment = _environment(container, documents)
-            for variable, value in environment.items():
-                patch.setenv(variable, value)
-            if command == "warm":
-                assert {variable for variable in environment if variable.startswith(PREFIX)} <= VARIABLES
-                continue
-            config = None
-            if "LOCKSTEP_CONFIG" in environment:
-                (given,) = [each for each in of_kind(documents, "ConfigMap") if "lockstep.yaml" in each["data"]]
-                config = tmp_path / "lockstep.yaml"
-                config.write_text(given["data"]["lockstep.yaml"])
-            found[name] = load({}, config)
-    return found
-
-
 @each_profile
 def test_every_variable_is_a_setting(values: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    read = _read(monkeypatch, tmp_path, rendered(values))
+    read = settings_of(monkeypatch, tmp_path, rendered(values))
     assert set(read) == {"service", "lockstep-gc", "lockstep-fsck"}
     service = read["service"]
     assert service.listen == "0.0.0.0:8080"
@@ -195,7 +176,7 @@ def test_every_variable_is_a_setting(values: str, monkeypatch: pytest.MonkeyPatc
 def test_every_variable_of_the_webhook_is_a_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     image = ("--set", "webhook.clientImage=registry.example.com/lockstep/client:1")
     documents = rendered("embedded", *WEBHOOK, *image)
-    settings = _read(monkeypatch, tmp_path, documents)["service"]
+    settings = settings_of(monkeypatch, tmp_path, documents)["service"]
     told = delivery(settings, "0" * 64, "")
     assert told.client_image == image[1].partition("=")[2]
     # Pods ask the Service that is there, at its port.
@@ -277,14 +258,6 @@ def _selects(selector: Document, labels: dict[str, str]) -> bool:
         if labels.get(expression["key"]) not in expression["values"]:
             return False
     return bool(selector.get("matchLabels", {}).items() <= labels.items())
-
-
-@each_profile
-def test_nothing_may_ask_the_cluster(values: str) -> None:
-    kinds = {document["kind"] for document in rendered(values, *WEBHOOK)}
-    assert not {kind for kind in kinds if "Role" in kind}
-    (account,) = of_kind(rendered(values), "ServiceAccount")
-    assert account["automountServiceAccountToken"] is False
 
 
 def test_replicas_are_spread_scaled_and_kept() -> None:

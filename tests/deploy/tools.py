@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from resolver.client.arguments import VARIABLES
+from resolver.settings import PREFIX, Settings, load
+
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy" / "chart"
 TOOLS = ROOT / ".cache" / "tools"  # where .ci/run puts what no package manager installs
@@ -20,6 +23,8 @@ VALUES = {
     "everything": (Path(__file__).with_name("everything.yaml"),),
 }
 WEBHOOK = ("--set", "webhook.enabled=true")
+
+each_profile = pytest.mark.parametrize("values", sorted(VALUES))
 
 Document = dict[str, Any]
 
@@ -64,3 +69,37 @@ def pods(documents: Sequence[Document]) -> Iterator[tuple[str, Document]]:
 def of_kind(documents: Sequence[Document], kind: str) -> list[Document]:
     """Those of a kind."""
     return [document for document in documents if document["kind"] == kind]
+
+
+def environment_of(container: Document, documents: tuple[Document, ...]) -> dict[str, str]:
+    """The container's variables; a Secret's value is what such a Secret holds."""
+    secrets = {
+        "LOCKSTEP_DATABASE_URL": "postgresql://lockstep:secret@db.example.com/lockstep",
+        "LOCKSTEP_INDEX_URL": "https://user:secret@packages.example.com/simple",
+        "LOCKSTEP_PARALLEL_BUILDS": "4",  # the container's own CPU limit
+    }
+    return {each["name"]: each["value"] if "value" in each else secrets[each["name"]] for each in container["env"]}
+
+
+def settings_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, documents: tuple[Document, ...]
+) -> dict[str, Settings]:
+    """The settings that each command would run with, read as it reads them: unknown names are refused."""
+    found = {}
+    for name, pod in pods(documents):
+        (container,) = pod["spec"]["containers"]
+        command = container["args"][0]
+        with monkeypatch.context() as patch:
+            environment = environment_of(container, documents)
+            for variable, value in environment.items():
+                patch.setenv(variable, value)
+            if command == "warm":
+                assert {variable for variable in environment if variable.startswith(PREFIX)} <= VARIABLES
+                continue
+            config = None
+            if "LOCKSTEP_CONFIG" in environment:
+                (given,) = [each for each in of_kind(documents, "ConfigMap") if "lockstep.yaml" in each["data"]]
+                config = tmp_path / "lockstep.yaml"
+                config.write_text(given["data"]["lockstep.yaml"])
+            found[name] = load({}, config)
+    return found

@@ -27,8 +27,11 @@ class Service:
         index_url: str | None = None,
         flags: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        within: Sequence[str] = (),
     ) -> None:
+        """`within` is a command that runs the one that it is given."""
         self.data = data
+        self._within = within
         self._flags = [*flags]
         self._environment = {**os.environ, **(environment or {})}
         if index_url is not None:
@@ -54,7 +57,7 @@ class Service:
         """Start, and wait until it listens."""
         assert self._process is None
         seen = self._log.stat().st_size if self._log.exists() else 0
-        argv = [sys.executable, "-m", "resolver", "serve", "--port", "0", "--data-dir", str(self.data)]
+        argv = [*self._within, sys.executable, "-m", "resolver", "serve", "--port", "0", "--data-dir", str(self.data)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*argv, "--log-format", "json", *self._flags],

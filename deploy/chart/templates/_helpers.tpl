@@ -28,6 +28,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (ternary (include "lockstep.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name -}}
 {{- end -}}
 
+{{/* The warming job's own, so that it is an operator and the service is not. */}}
+{{- define "lockstep.warmServiceAccount" -}}
+{{- ternary (printf "%s-warm" (include "lockstep.fullname" .)) (include "lockstep.serviceAccount" .) .Values.serviceAccount.create -}}
+{{- end -}}
+
+{{/* Not empty where the API server is asked for the keys of tokens. */}}
+{{- define "lockstep.asksApiServer" -}}
+{{- if and .Values.auth.kubernetes (not .Values.auth.issuer) }}true{{ end -}}
+{{- end -}}
+
 {{- define "lockstep.claim" -}}
 {{- default (printf "%s-data" (include "lockstep.fullname" .)) .Values.persistence.existingClaim -}}
 {{- end -}}
@@ -38,8 +48,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* What of the Pods' spec all of them have: "restricted" of the Pod Security Standards. */}}
 {{- define "lockstep.podSecurity" -}}
-serviceAccountName: {{ include "lockstep.serviceAccount" . }}
-# Nothing here asks the Kubernetes API.
+# Where a token is needed, that one is mounted.
 automountServiceAccountToken: false
 # A Service named lockstep would inject LOCKSTEP_PORT and its like.
 enableServiceLinks: false
@@ -154,6 +163,7 @@ spec:
             {{- end }}
         spec:
           restartPolicy: Never
+          serviceAccountName: {{ include "lockstep.serviceAccount" $root }}
           {{- include "lockstep.podSecurity" $root | nindent 10 }}
           {{- if eq $root.Values.profile "embedded" }}
           # The volume is one node's at a time: the job goes where the service is.

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from resolver.api.ready import Ready
+from resolver.domain.identity import ANYONE, Caller
 from resolver.domain.keys import resolution_key
 from resolver.domain.requests import ResolveRequest, Workload
 from resolver.domain.requirements import parse_requirements
@@ -23,6 +24,7 @@ from storage.records import BundleRecord, LockRecord, PinRecord
 from tests.unit.service.parts import INDEX, TARGET, lock_of
 from tests.unit.storage.queries import statements
 
+SCOPE = ANYONE.scope
 BODY = b"the bytes of a request"
 CONTENT = b"the bytes of its answer"
 LOCK = lock_of("small")
@@ -31,6 +33,12 @@ BUNDLE = BundleRecord(LOCK.digest, TARGET.name, "t1", Digest.of(b"bundle"), 1, 2
 NAMED = ResolveRequest(
     parse_requirements("small", field="requirements"), TARGET, (INDEX,), workload=Workload("shop", "checkout", "r1")
 )
+ANSWER: dict[str, Any] = {
+    "lock": {"digest": LOCK.digest},
+    "bundle": {"digest": BUNDLE.digest},
+    "outcome": "pinned",
+    "pin": {"namespace": "shop", "workload": "checkout", "revision": "r1"},
+}
 UNNAMED = replace(NAMED, workload=Workload("shop", "checkout"))
 
 
@@ -55,19 +63,13 @@ class Bench:
         self.uses.found(BUNDLE.digest)
 
     def remember(self, request: ResolveRequest, revision: str, body: bytes = BODY, **fields: Any) -> None:
-        answer = {
-            "lock": {"digest": LOCK.digest},
-            "bundle": {"digest": BUNDLE.digest},
-            "outcome": "pinned",
-            "pin": {"namespace": "shop", "workload": "checkout", "revision": revision},
-            **fields,
-        }
-        self.ready.remember(body, request, answer, CONTENT)
+        answer = {**ANSWER, "pin": {**ANSWER["pin"], "revision": revision}, **fields}
+        self.ready.remember(body, SCOPE, request, answer, CONTENT)
 
-    async def ask(self, body: bytes = BODY) -> tuple[bytes | None, int]:
+    async def ask(self, body: bytes = BODY, scope: bytes = SCOPE) -> tuple[bytes | None, int]:
         """The answer, if it was ready-made; and how many reads of the database it took."""
         with statements() as seen:
-            found = await self.ready.find(body)
+            found = await self.ready.find(body, scope)
         return found.content if found else None, sum(statement.startswith("SELECT") for statement, _ in seen)
 
     async def looked(self) -> None:
@@ -107,6 +109,20 @@ async def test_a_revision_is_looked_at_once_a_second(bench: Bench) -> None:
     bench.time = 4.9
     assert [await bench.ask() for _ in range(2)] == [(CONTENT, 1), (CONTENT, 0)], "too long ago"
     assert bench.counted == 8
+
+
+async def test_an_answer_is_for_callers_who_speak_for_the_same_namespaces(bench: Bench) -> None:
+    await bench.pin("r1")
+    bench.remember(NAMED, "r1")
+    pods = [Caller(name, namespaces=frozenset(["shop"])) for name in ("one", "two")]
+    bank, both = (Caller("other", namespaces=frozenset(each)) for each in (["bank"], ["shop", "bank"]))
+    for caller in (*pods, bank, both):
+        assert await bench.ask(scope=caller.scope) == (None, 0)
+    bench.ready.remember(BODY, pods[0].scope, NAMED, ANSWER, CONTENT)
+    assert await bench.ask(scope=pods[1].scope) == (CONTENT, 1)
+    for caller in (bank, both):
+        assert await bench.ask(scope=caller.scope) == (None, 0)
+    assert await bench.ask(scope=Caller("ada", operator=True).scope) == (CONTENT, 1)
 
 
 async def test_a_workload_without_revisions_is_looked_at_each_time_and_moves_on_with_a_refresh(bench: Bench) -> None:

@@ -113,6 +113,21 @@ def test_beyond_loopback_is_refused_without_authentication(
     assert settings("--insecure-no-auth").listen == listen
 
 
+@pytest.mark.parametrize("way", ["kubernetes", "static", "kubernetes,static", "static kubernetes"])
+def test_beyond_loopback_callers_are_asked_who_they_are(settings: Served, way: str) -> None:
+    found = settings("--host", "0.0.0.0", "--auth", way)
+    assert (found.listen, sorted(found.auth)) == ("0.0.0.0:8080", sorted(way.replace(",", " ").split()))
+
+
+def test_none_is_nobody(settings: Served, run: Run) -> None:
+    assert settings("--auth", "none").auth == []
+    assert "--auth says who is" in run("serve", "--host", "0.0.0.0", "--auth", "none").err
+    for way in ("none,static", "basic", "Static"):
+        ran = run("serve", "--auth", way)
+        assert ran.code == 64
+        assert "--auth" in ran.err
+
+
 def test_a_host_by_flag_is_no_way_round(run: Run) -> None:
     assert run("serve", "--host", "0.0.0.0").code == 64
     assert run("serve", "--host", "127.0.0.1.example.com").code == 64

@@ -138,7 +138,6 @@ def test_what_kubernetes_injects_for_services_is_ignored(name: str) -> None:
         (["--requirement", "a", "-c", "no-such-file"], {}, "cannot read no-such-file"),
         (["--requirement", "a", "--python", "3.12"], {}, "--platform"),
         (["--requirement", "a", "--platform", "musllinux_1_2_x86_64"], {}, "--python"),
-        (["--requirement", "a", "--workload", "w"], {}, "--namespace"),
         (["--requirement", "a", "--namespace", "n"], {}, "--workload"),
         (["--requirement", "a", "--revision", "r"], {}, "--workload"),
         (["--requirement", "a", "--on-failure", "shrug"], {}, "--on-failure"),

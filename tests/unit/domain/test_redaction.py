@@ -32,6 +32,8 @@ PASSWORD = "hunter2"
         '{"password": "hunter2 and hunter2", "user": "u"}',
         "{'token': 'it\\'s hunter2'}",
         "sign-in: password: hunter2",
+        "GET /v1/locks/eyJhbGciOiJSUzI1NiJ9.eyJodW50ZXIyIjoxfQ.hunter2",
+        "eyJhbGciOiJSUzI1NiJ9.eyJodW50ZXIy-hunter2_.hunter2-hunter2 and eyJhbGciOiJub25lIn0.hunter2.",
     ],
 )
 def test_credentials_go(text: str) -> None:
@@ -50,6 +52,7 @@ def test_credentials_go(text: str) -> None:
         "https://example.com/a and user@example.com",
         '{"url":"https://example.com/a","mail":"user@example.com"}',
         "plain text, nothing else: really",
+        "eyJ, heyJude.py.txt, eyJ.py and eyJlib-1.0",
     ],
 )
 def test_what_is_no_credential_stays(text: str) -> None:
@@ -80,7 +83,23 @@ def test_redacting_twice_is_redacting_once(text: str | list[str]) -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    ["a", "token_", "://", "a-", " ", "token ", "://a:b", "password='", "?", "token:", "\\", 'password="\\', "@"],
+    [
+        "a",
+        "eyJ",
+        "eyJa.",
+        "token_",
+        "://",
+        "a-",
+        " ",
+        "token ",
+        "://a:b",
+        "password='",
+        "?",
+        "token:",
+        "\\",
+        'password="\\',
+        "@",
+    ],
 )
 def test_what_strangers_write_does_not_stall_it(unit: str) -> None:
     # Anything quadratic takes many minutes for a million characters.

@@ -1,8 +1,9 @@
 """Locks of a few small wheels, and an index and a builder for them that need no network and no process."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from packaging.pylock import Package, PackageWheel, Pylock
 from packaging.utils import canonicalize_name
@@ -28,8 +29,8 @@ def wheel_digest(name: str) -> Digest:
     return Digest.of(wheel_content(name))
 
 
-def lock_of(*names: str) -> Lock:
-    """A lock of version 1.0 of these."""
+def lock_of(*names: str, indexes: Mapping[str, Index] = MappingProxyType({})) -> Lock:
+    """A lock of version 1.0 of these, from INDEX where `indexes` does not name another."""
     packages = [
         Package(
             name=canonicalize_name(name),
@@ -49,7 +50,7 @@ def lock_of(*names: str) -> Lock:
         requirements=parse_requirements("\n".join(names), field="requirements"),
         constraints=[],
         picks={TARGET: pylock},
-        facts={canonicalize_name(name): PackageFacts(INDEX) for name in names},
+        facts={canonicalize_name(name): PackageFacts(indexes.get(name, INDEX)) for name in names},
     )
 
 

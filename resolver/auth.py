@@ -1,0 +1,69 @@
+"""Who calls, as it is set: nobody is asked, or tokens from a file, the cluster's, or both."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from resolver.domain.identity import Identity
+from resolver.identity.discovery import ApiServer, ClusterKeys, IssuerKeys
+from resolver.identity.identifying import Identifying
+from resolver.identity.service_accounts import ServiceAccounts
+from resolver.identity.signing_keys import SigningKeys
+from resolver.identity.static_tokens import StaticTokens
+from resolver.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Who knows callers (None: nobody is asked), and what that takes of others, by name, to be asked how it is."""
+
+    identity: Identity | None = None
+    parts: dict[str, Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=dict)
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Door]:
+    """Knows callers while the context is open.
+
+    Raises:
+        ValueError: a setting that is needed is missing, or is none.
+    """
+    _check(settings)
+    if not settings.auth:
+        yield Door()
+        return
+    async with AsyncExitStack() as stack:
+        static = accounts = None
+        parts = {}
+        if "static" in settings.auth and settings.auth_tokens:
+            static = await asyncio.to_thread(StaticTokens, settings.auth_tokens)
+            looking = asyncio.create_task(static.keep_current())
+            stack.callback(looking.cancel)
+        if "kubernetes" in settings.auth:
+            keys = SigningKeys(_source(settings).fetch)
+            stack.push_async_callback(keys.close)
+            keys.begin()
+            parts["signing keys"] = keys.ping
+            accounts = ServiceAccounts(keys, audience=settings.auth_audience, operators=settings.auth_operators)
+        yield Door(Identifying(static, accounts), parts)
+
+
+def _check(settings: Settings) -> None:
+    if ("static" in settings.auth) != (settings.auth_tokens is not None):
+        raise ValueError("auth static and auth_tokens, the file with the tokens, go together")
+    if "kubernetes" not in settings.auth and (settings.auth_operators or settings.auth_issuer):
+        raise ValueError("auth_operators, auth_issuer: they need auth kubernetes")
+    if settings.auth_jwks_url and not settings.auth_issuer:
+        raise ValueError("auth_jwks_url: needs auth_issuer, whose keys are there")
+
+
+def _source(settings: Settings) -> ClusterKeys | IssuerKeys:
+    if settings.auth_issuer:
+        return IssuerKeys(settings.auth_issuer, settings.auth_jwks_url)
+    server = ApiServer.from_environment(os.environ)
+    if server is None:
+        raise ValueError("auth kubernetes: this is in no cluster (KUBERNETES_SERVICE_HOST); it needs auth_issuer")
+    return ClusterKeys(server)

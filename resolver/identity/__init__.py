@@ -1,0 +1,1 @@
+"""Tokens, and whose they are."""
