@@ -20,6 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(settings: "Settings") -> int:
     gc.disable()  # what is loaded stays, so to look for garbage in it is a sixth of a start; `serve` turns it on again
+    # So long does a thread that parses a page keep the event loop waiting, at each of the dozens of steps of a request:
+    # with Python's own 5 ms, two such threads bring a service almost to a standstill.
+    sys.setswitchinterval(0.001)
     from resolver.main import serve  # loads the whole service, which no other command needs
 
     return serve(settings)

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ from resolver.upstream.pages import SimplePages
 from resolver.upstream.probe import HttpProbe
 from resolver.upstream.transfer import index_client
 from resolver.upstream.wheels import WheelDownloads
+from resolver.warm_up import Cold, warm_up
 from storage.blob_protocols import BlobJanitor, BlobLinks, BlobStore
 from storage.blobs.object_store import ObjectBlobStore
 from storage.blobs.opening import open_blob_store
@@ -170,9 +172,8 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         # The engine. Bounded inside measured: what is measured is what a caller waits for, its turn included.
         # Single flight stands around both, in Resolving: those who join a flight take no place in the queue.
         interpreters = await discovering
-        locker: Locker = Bounded(
-            _engine(settings, folder, scratch, interpreters), parallel=settings.parallel_resolves, queue=settings.queue
-        )
+        engine = _engine(settings, folder, scratch, interpreters)
+        locker: Locker = Bounded(engine, parallel=settings.parallel_resolves, queue=settings.queue)
         locker = Measured(locker, lambda engine, seconds: metrics.resolve_seconds.labels(engine).observe(seconds))
 
         # The layers, built in worker processes.
@@ -261,7 +262,12 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
             collecting = asyncio.create_task(collect_again_and_again(retaining, settings.gc_every))
             stack.callback(collecting.cancel)
         if settings.role != "api":
-            await builder.start()  # last, as their start would take from ours what CPU there is
+            builder.start()
+        # Last, and waited for by nobody, as it takes of the CPU that a start needs.
+        cold: Cold = {"database": metadata.connect}
+        if isinstance(engine, UvLocker) and settings.role != "api":
+            cold["engine"] = partial(engine.prepare, indexes)
+        stack.push_async_callback(_ended, asyncio.create_task(warm_up(cold)))
 
         tell = request_log(settings.log_format, settings.log_level)
 

@@ -133,20 +133,30 @@ class _InTurn(Response):
         self._served = served
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        # Listened for from the start: a client that goes away while it waits gives its place in the queue up at once.
+        gone = asyncio.create_task(_gone(receive))
+        sending = asyncio.create_task(self._sent(send))
+        try:
+            await asyncio.wait({gone, sending}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            sending.cancel()
+            await asyncio.wait({gone, sending})
+        for ended in (sending, gone):
+            if not ended.cancelled():
+                ended.result()
+
+    async def _sent(self, send: Send) -> None:
         async with self._streams.turn(self._client):
             chunk = await anext(self._chunks, b"")
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            gone = asyncio.create_task(_gone(receive))
-            try:
-                while chunk and not gone.done():
-                    self._served(len(chunk))
-                    async with asyncio.timeout(_STALLED):
-                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                    chunk = await anext(self._chunks, b"")
-            finally:
-                gone.cancel()
-            if not chunk:
-                await send({"type": "http.response.body", "body": b""})
+            while chunk:
+                self._served(len(chunk))
+                async with asyncio.timeout(_STALLED):
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                chunk = await anext(self._chunks, b"")
+            await send({"type": "http.response.body", "body": b""})
 
 
 async def _gone(receive: Receive) -> None:

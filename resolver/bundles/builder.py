@@ -14,12 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+from resolver.bundles.job import LayerJob
 from resolver.bundles.launchers import FINGERPRINT
-from resolver.bundles.layer import LayerJob
 from resolver.bundles.pack import COMPRESSOR
 from resolver.bundles.pool import WorkerLost, WorkerPool
 from resolver.domain.errors import DamagedLayer, InvalidWheel, LayerBuildFailed, TimedOut
-from resolver.domain.ports import BuiltLayer
+from resolver.domain.layers import BuiltLayer
 from storage.content import Digest
 from storage.errors import StorageFull
 
@@ -64,9 +64,9 @@ class ProcessLayerBuilder:
         self._compilers = compilers
         self._timeout = timeout
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Start the workers before there is work for them. Not needed, but a first build waits for its worker."""
-        await self._pool.start()
+        self._pool.start()
 
     def toolchain(self, python: str) -> str:
         """See LayerBuilder. What writes the tar counts: the standard library of the service's own minor version."""

@@ -1,45 +1,19 @@
 """One layer, start to end, as a worker process makes it."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from resolver.bundles.bytecode import compiled
 from resolver.bundles.compilers import Compilers
+from resolver.bundles.job import LayerJob
 from resolver.bundles.launchers import PTH_HOOK
 from resolver.bundles.merge import merge
 from resolver.bundles.pack import write_layer
 from resolver.bundles.tree import Tree, members, text
 from resolver.bundles.unpack import SITE_PACKAGES, unpacked
-from resolver.domain.ports import BuiltLayer
-
-
-@dataclass(frozen=True, slots=True)
-class LayerJob:
-    """What to build. `wheel` is a file, published as `filename` (None: the `.pth` hook instead of a wheel); `layers`
-    are the files of layers to merge instead, each with its diff_id; `token` names what the job leaves in `folder`.
-    Plain values, since a job travels to a worker as JSON."""
-
-    wheel: str | None
-    filename: str
-    python: str
-    interpreter: str | None
-    folder: str
-    token: str
-    compilers: int
-    layers: Sequence[tuple[str, str]] = ()
-
-    @property
-    def staging(self) -> Path:
-        """The folder that the work is done in; gone when it is done."""
-        return Path(self.folder, f".layer-{self.token}")
-
-    @property
-    def result(self) -> Path:
-        """The file that is left."""
-        return Path(self.folder, f"layer-{self.token}.tar.zst")
+from resolver.domain.layers import BuiltLayer
 
 
 def build_layer(job: LayerJob, compilers: Compilers) -> BuiltLayer:

@@ -15,7 +15,9 @@ import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 
-from resolver.bundles.worker import LENGTH
+import structlog
+
+from resolver.bundles.job import LENGTH
 from resolver.domain.errors import Busy
 
 _START = "import sys; sys.path[:] = sys.argv[1].split(':'); from resolver.bundles.worker import main; main()"
@@ -25,6 +27,8 @@ _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH")
 # before it, by its size. Nobody is passed over for longer than that.
 _BYTES_A_SECOND = 4e6
 _MOST_SECONDS = 10.0
+
+log = structlog.get_logger(__name__)
 
 
 class WorkerLost(Exception):
@@ -43,12 +47,19 @@ class WorkerPool:
         self._turns = _Turns(workers)
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
+        self._starting: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def start(self) -> None:
-        """Start the processes now, so that the first jobs do not wait for them. They are ready a little later."""
-        for _ in range(self._workers):
-            self._idle.append(await _Worker.start())
+    def start(self) -> None:
+        """Start the processes in the background, so that the first jobs need not wait for all of it."""
+        self._starting = asyncio.create_task(self._start())
+
+    async def _start(self) -> None:
+        try:
+            while len(self._idle) + len(self._busy) < self._workers and not self._closed:
+                self._idle.append(await _Worker.start())
+        except OSError as failure:  # the first jobs will try too, and tell who asked
+            log.warning("workers.not-started", cause=str(failure))
 
     async def run(self, job: bytes, seconds: float, size: int = 0) -> bytes:
         """The answer to a job (one line, without its end) over `size` bytes. Waits for a free worker first.
@@ -61,7 +72,7 @@ class WorkerPool:
             Busy: the pool is closed.
         """
         async with self._turns.turn(size):
-            worker = self._take() or await _Worker.start()
+            worker = await self._take()
             self._busy.add(worker)
             try:
                 if self._closed:
@@ -79,16 +90,20 @@ class WorkerPool:
     async def close(self) -> None:
         """End all workers, also those at work."""
         self._closed = True
+        if self._starting is not None:
+            await asyncio.wait({self._starting})
         workers = [*self._idle, *self._busy]
         self._idle.clear()
         await asyncio.gather(*(worker.end() for worker in workers))
 
-    def _take(self) -> "_Worker | None":
+    async def _take(self) -> "_Worker":
+        if not self._idle and self._starting is not None:
+            await asyncio.wait({self._starting})
         while self._idle:
             worker = self._idle.pop()
             if worker.alive:
                 return worker
-        return None
+        return await _Worker.start()
 
 
 class _Turns:

@@ -19,10 +19,10 @@ import traceback
 from typing import BinaryIO
 
 from resolver.bundles.compilers import Compilers
-from resolver.bundles.layer import LayerJob, build_layer
+from resolver.bundles.job import LENGTH, LayerJob
+from resolver.bundles.layer import build_layer
 from resolver.domain.errors import DamagedLayer, InvalidWheel
 
-LENGTH = 8
 # Unpacking streams, and so takes little; a source file made to blow up its compiler ends here instead of the node.
 _MEMORY_LIMIT = 4 << 30
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self, TypeVar
 from packaging.pylock import Package, PackageWheel, Pylock
 from packaging.utils import NormalizedName
 
+from resolver.domain.layers import BuiltLayer
 from resolver.domain.outcomes import NoSolution
 from resolver.domain.requests import Index, Question, public_url
 from storage.content import Digest
@@ -127,25 +128,6 @@ class WheelFetcher(Protocol):
         Raises: as `fetch`, and InvalidWheel where the wheel has none.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class BuiltLayer:
-    """A layer as the builder leaves it: a tar+zstd file at `path`, and what there is to know of it.
-
-    `size` and `tar_size` are the bytes of the packed and of the plain tar, `unpacked_size` those of the files;
-    `listing` maps each path (`site-packages/…`, `bin/…`) to the first 16 hexadecimal digits of its SHA-256.
-    """
-
-    path: Path
-    digest: Digest
-    size: int
-    diff_id: Digest
-    tar_size: int
-    unpacked_size: int
-    listing: dict[str, str]
-    has_pth: bool
-    has_bytecode: bool
 
 
 class Exclusive(Protocol):

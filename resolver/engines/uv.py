@@ -22,6 +22,7 @@ from resolver.engines.indexes import URL, unavailable
 from resolver.engines.narrowing import one_wheel_each
 from resolver.engines.process import Completed, run, scratch, shown
 
+_ANY = TargetEnvironment.from_platform("3.12", "manylinux_2_28_x86_64")
 _OUTPUT_LIMIT = 64 * 1024 * 1024
 
 # uv takes one musl alone, 1.2; what it finds for an older one is narrowed to it (narrowing.py).
@@ -70,6 +71,12 @@ class UvLocker:
     async def lock(self, question: Question) -> Pylock | NoSolution:
         """Resolve: see `Locker.lock`; and raises InvalidRequest for a line that no index could be asked for."""
         return await one_wheel_each(self._ask, question, engine=self.name, timeout=self._timeout)
+
+    async def prepare(self, indexes: Sequence[Index]) -> None:
+        """Have uv look at the interpreter that it resolves beside: it remembers that in its cache, which takes longer
+        than a small lock. The cache is that of requests which name no indexes; none is asked. Raises as `lock` does."""
+        if everyones := tuple(index for index in indexes if index.open_to(None)):
+            await self._ask(Question((), (), _ANY, everyones))
 
     async def _ask(self, question: Question) -> Pylock | NoSolution:
         files = requirement_files(question)

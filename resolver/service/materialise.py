@@ -19,9 +19,10 @@ from packaging.pylock import Package, PackageWheel
 from resolver.bundles.grouping import grouped
 from resolver.bundles.manifest import assemble, path_conflicts
 from resolver.domain.errors import Busy, DamagedLayer, InvalidRequest, InvalidWheel
+from resolver.domain.layers import BuiltLayer
 from resolver.domain.locks import Lock, tool_facts
 from resolver.domain.outcomes import Notice
-from resolver.domain.ports import BuiltLayer, Exclusive, LayerBuilder, WheelFetcher, WheelReference
+from resolver.domain.ports import Exclusive, LayerBuilder, WheelFetcher, WheelReference
 from resolver.domain.requests import Index
 from resolver.domain.targets import TargetEnvironment
 from resolver.scratch import needing_room
@@ -141,8 +142,7 @@ class Materialising:
         notices = await self._shared(named)
         if not bytecode:
             notices.append(Notice("no-bytecode", f"no interpreter of Python {target.python} at hand: no byte-code"))
-        for digest, content in image.blobs:
-            await self._blobs.write(_one(content), digest)
+        await _all(*(self._blobs.write(_one(content), digest) for digest, content in image.blobs))
         record = BundleRecord(
             lock=lock.digest,
             target=target.name,
@@ -247,8 +247,7 @@ class Materialising:
     async def _keep(self, wheel: Digest, python: str, toolchain: str, built: BuiltLayer) -> LayerRecord:
         listing = json.dumps(built.listing, sort_keys=True, separators=(",", ":")).encode()
         claims = await self._contents.claim([built.digest, Digest.of(listing)])
-        await self._blobs.add_file(built.path, built.digest)
-        await self._blobs.write(_one(listing), Digest.of(listing))
+        await _all(self._blobs.add_file(built.path, built.digest), self._blobs.write(_one(listing), Digest.of(listing)))
         record = LayerRecord(
             wheel=wheel,
             python=python,
@@ -334,6 +333,13 @@ class Materialising:
 
 async def _itself(layer: LayerRecord) -> LayerRecord:
     return layer
+
+
+async def _all(*writing: Coroutine[Any, Any, int]) -> None:
+    """Write all of it at the same time: each waits for the disk. Nothing of it goes on once this has failed."""
+    for ended in await asyncio.gather(*writing, return_exceptions=True):
+        if isinstance(ended, BaseException):
+            raise ended
 
 
 async def _one(content: bytes) -> AsyncIterator[bytes]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from packaging.pylock import Pylock
 
 from resolver.domain.errors import Busy
+from resolver.domain.layers import BuiltLayer
 from resolver.domain.outcomes import NoSolution
-from resolver.domain.ports import BuiltLayer, LayerBuilder, Locker
+from resolver.domain.ports import LayerBuilder, Locker
 from resolver.domain.requests import Question
 from storage.content import Digest
 

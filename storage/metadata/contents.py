@@ -13,6 +13,7 @@ took in between, and whatever the clocks say, no reference is written to what wa
 Killed at any point this leaves blobs and rows that nothing needs, which the next collection removes.
 """
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager
@@ -31,23 +32,54 @@ from storage.records import Claims
 _BATCH = 500
 
 
+class _Gathering:
+    """Contents that are to be claimed in one transaction, and that transaction."""
+
+    def __init__(self) -> None:
+        self.digests: set[Digest] = set()
+        self.claiming: asyncio.Task[dict[Digest, int]]
+
+
 class SqlContentStore:
     """What references need, in a database (storage.protocols.ContentStore)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._gathering: _Gathering | None = None
+
+    async def claim(self, digests: Collection[Digest]) -> dict[Digest, int]:
+        """Claim these contents, there or not as yet.
+
+        The wheels of a lock are claimed each by itself and all at about the same time. So those that come while one
+        transaction waits for its turn are claimed in it together; it is nobody's own, and goes on without whoever left.
+        """
+        if not digests:
+            return {}
+        gathering = self._gathering
+        if gathering is None:
+            gathering = self._gathering = _Gathering()
+            gathering.claiming = asyncio.create_task(self._claim(gathering))
+        gathering.digests.update(digests)
+        claims = await asyncio.shield(gathering.claiming)
+        return {digest: claims[digest] for digest in digests}
 
     @retried
-    async def claim(self, digests: Collection[Digest]) -> dict[Digest, int]:
-        """Claim these contents, there or not as yet."""
+    async def _claim(self, gathering: "_Gathering") -> dict[Digest, int]:
         claims: dict[Digest, int] = {}
-        if not digests:
-            return claims
-        async with self._database.write() as connection:
-            for batch in batches(sorted(digests)):
-                await _make_rows(connection, batch)
-                claims.update(await _incarnations(connection, batch))
+        try:
+            async with self._database.write() as connection:
+                self._close(gathering)
+                for batch in batches(sorted(gathering.digests)):
+                    await _make_rows(connection, batch)
+                    claims.update(await _incarnations(connection, batch))
+        finally:
+            self._close(gathering)
         return claims
+
+    def _close(self, gathering: "_Gathering") -> None:
+        """Who comes from now on is too late for it."""
+        if self._gathering is gathering:
+            self._gathering = None
 
     async def needed(self, after: Digest | None, limit: int) -> list[Digest]:
         """Contents that records need, in the order of their digests, from behind that one."""

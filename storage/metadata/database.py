@@ -2,17 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, Self
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import JSON, URL, ScalarSelect, Subquery, Table, exc, func, make_url, select, type_coerce
-from sqlalchemy.dialects import postgresql as postgresql_dialect
-from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from storage.metadata import postgresql, sqlite
 from storage.metadata.failures import failures
 from storage.metadata.migrations import bring_up_to_date
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects.postgresql import Insert as PostgresqlInsert
+    from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
+
+_READERS = 4
+"""Connections for reads that are made beforehand."""
 
 
 class Database:
@@ -45,6 +50,14 @@ class Database:
             async with asyncio.timeout(self._timeout), _begun(self._writers) as connection:
                 yield connection
                 await connection.commit()
+
+    async def connect(self) -> None:
+        """Make connections now, so that the first transactions do not wait for theirs. Raises: as `failures` has
+        them."""
+        async with AsyncExitStack() as stack:
+            for _ in range(_READERS):
+                await stack.enter_async_context(self.read())
+            await stack.enter_async_context(self.write())
 
     async def close(self) -> None:
         """Give the connections back."""
@@ -93,11 +106,16 @@ def migrate(url: URL) -> None:
         bring_up_to_date(backend.migrator(url))
 
 
-def insert(connection: AsyncConnection, table: Table) -> sqlite_dialect.Insert | postgresql_dialect.Insert:
-    """An INSERT that can say what to do on conflict, in this database's dialect."""
+def insert(connection: AsyncConnection, table: Table) -> "SqliteInsert | PostgresqlInsert":
+    """An INSERT that can say what to do on conflict, in this database's dialect. A process has use for one of them, and
+    each is a part of a start to import."""
     if connection.dialect.name == "postgresql":
-        return postgresql_dialect.insert(table)
-    return sqlite_dialect.insert(table)
+        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+        return postgresql_insert(table)
+    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+    return sqlite_insert(table)
 
 
 def aggregated(connection: AsyncConnection, rows: Subquery) -> ScalarSelect[Any]:

@@ -62,6 +62,10 @@ class SqlMetadataStore:
         """
         await asyncio.to_thread(migrate, parse(url))
 
+    async def connect(self) -> None:
+        """Make connections before they are needed. Raises StorageUnavailable."""
+        await self._database.connect()
+
     async def close(self) -> None:
         """Give the connections back; nothing may be asked of the store any more."""
         await self._database.close()

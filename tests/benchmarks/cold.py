@@ -3,9 +3,10 @@
     python -m tests.benchmarks.cold [--set data] [--runs 3] [--work DIR]
 
 uv: `uv pip compile` to a pylock.toml, then `uv pip install --compile-bytecode` of it, with one cache that is empty at
-the start. Lockstep: `POST /v1/resolve` to a service that has just started on empty stores, until the answer names a
-bundle; of what uv does not do, that has in it the metadata of the lock, the tar, its compression and its digests. Both
-have the wheels from the mirror. CPU is that of all their processes.
+the start. Lockstep: `POST /v1/resolve` to a service that has started on empty stores, and is done with what it does
+then of its own accord, until the answer names a bundle; of what uv does not do, that has in it the metadata of the
+lock, the tar, its compression and its digests. Both have the wheels from the mirror. CPU is that of all their
+processes.
 """
 
 import argparse
@@ -29,6 +30,8 @@ from tests.support.service import Service
 
 SIDES = ("uv", "lockstep")
 _SECONDS = 900
+_PAUSE = 0.3
+_LOOKS = 30
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -54,6 +57,7 @@ def by_lockstep(index_url: str, requirements: Path, folder: Path) -> tuple[float
     with Service(folder / "data", index_url=index_url, flags=("--interpreter", f"{THIS}={sys.executable}")) as service:
         with service.client(_SECONDS) as client:
             client.get("/healthz")
+            _at_rest(service.pid)
             body = {"requirements": requirements.read_text(), "target": target(), "wait": 300}
             before, started = cpu_of(service.pid), time.perf_counter()
             answer = client.post("/v1/resolve", json=body).json()
@@ -63,28 +67,39 @@ def by_lockstep(index_url: str, requirements: Path, folder: Path) -> tuple[float
         return wall, cpu
 
 
+def _at_rest(pid: int) -> None:
+    """Wait until the process and its descendants have nothing to do, or seem never to."""
+    before = -1.0
+    for _ in range(_LOOKS):
+        now = cpu_of(pid)
+        if now == before:
+            return
+        before = now
+        time.sleep(_PAUSE)
+
+
 def cpu_of(pid: int) -> float:
     """Seconds that a process and its descendants have used, those that have ended included (proc(5), `stat`)."""
-    return sum(sum(map(int, _stat(each)[11:15])) for each in _tree(pid)) / _TICK
-
-
-def _tree(pid: int) -> Iterator[int]:
+    stats = dict(_stats())
     children = defaultdict(list)
+    for each, fields in stats.items():
+        children[int(fields[1])].append(each)
+    ticks, waiting = 0, [pid]
+    while waiting:
+        one = waiting.pop()
+        ticks += sum(map(int, stats[one][11:15]))
+        waiting += children[one]
+    return ticks / _TICK
+
+
+def _stats() -> Iterator[tuple[int, list[str]]]:
+    """Every process, and the fields after its name, which may hold anything."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
-                children[int(_stat(int(entry.name))[1])].append(int(entry.name))
+                yield int(entry.name), (entry / "stat").read_text().rpartition(")")[2].split()
             except (FileNotFoundError, ProcessLookupError):  # it has just ended
                 continue
-    waiting = [pid]
-    while waiting:
-        yield (one := waiting.pop())
-        waiting += children[one]
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields after the name, which may hold anything."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def measure(index_url: str, work: Path, runs: int = 3, sets: Iterable[str] = SET_NAMES) -> list[Row]:

@@ -4,8 +4,9 @@
 
 Every way has the wheels from one mirror (Lockstep: as its upstream, the bundle built beforehand) and imports the same
 packages; the ways take turns. `uv, warm cache`: a cache that has all of it, on the volume of the target or on another.
-`mounted`: nothing is installed, the tree is there, as an image volume would have it; here it is a folder that nobody
-writes to. `imports alone`: what any way pays at the least, from uv's tree with byte-code.
+`mounted`: nothing is installed, the tree is there, as an image volume has it: the bundle's layers in a read-only
+overlay mount. Where this machine mounts none, it is a folder that nobody writes to, and its rows say so. `imports
+alone`: what any way pays at the least, from uv's tree with byte-code.
 """
 
 import argparse
@@ -14,11 +15,15 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+import httpx
 import uv
 
+from resolver.client.environment import target
+from tests.benchmarks.image_volume import mounted
+from tests.benchmarks.limits import Absent
 from tests.benchmarks.mirror import SET_NAMES, SETS, Mirror, cache_folder, fill
 from tests.benchmarks.pod import Cost, Pod, cost
 from tests.benchmarks.report import console, show
@@ -37,18 +42,22 @@ SIDES = (
     "uv, warm cache elsewhere, byte-code",
     "imports alone",
 )
+_SECONDS = 900
 _NOTHING = Cost(0.0, 0.0, 0)
-_READY = {"lockstep, mounted": "lockstep", "imports alone": "uv, byte-code"}
-"""The sides whose tree is there before, and how it is made."""
+_MOUNTED = "lockstep, mounted"
+_READY = {_MOUNTED: "lockstep", "imports alone": "uv, byte-code"}
+"""The sides whose tree is there before, and how it is made (of the mounted one: where it cannot be mounted)."""
 
 
 class Ways(Pod):
-    """A Pod with the further ways. `elsewhere`: a folder on another volume."""
+    """A Pod with the further ways. `elsewhere`: a folder on another volume. Closed at the end."""
 
     def __init__(self, work: Path, elsewhere: Path, index_url: str, service_url: str) -> None:
         super().__init__(work, index_url, service_url)
         self._here = self.target
         self._ready = work / "ready"
+        self._volume = ExitStack()
+        self._mounted: Path | None = None
         self._caches = {"uv, warm cache": work / "cache", "uv, warm cache elsewhere": elsewhere / "cache"}
 
     def prepare(self, side: str, requirements: Path) -> None:
@@ -56,11 +65,35 @@ class Ways(Pod):
         if side not in _READY:
             self.install(side, requirements)
             return
+        if side == _MOUNTED and self._mount(requirements):
+            return
         self.target = self._place(side)
         shutil.rmtree(self.target, ignore_errors=True)
         self.target.parent.mkdir(exist_ok=True)
         self._install_there(_READY[side], requirements)
         self.target = self._here
+
+    def _mount(self, requirements: Path) -> bool:
+        """Whether the bundle could be mounted, in the place of one that was mounted before."""
+        self.close()
+        body = {"requirements": requirements.read_text(), "target": target()}
+        answer = httpx.post(f"{self._service_url}/v1/resolve", json=body, timeout=_SECONDS).raise_for_status().json()
+        self._ready.mkdir(exist_ok=True)
+        folder = Path(self._volume.enter_context(tempfile.TemporaryDirectory(dir=self._ready)))
+        try:
+            self._mounted = self._volume.enter_context(mounted(self._service_url, answer["bundle"]["digest"], folder))
+        except Absent as why:
+            console.print(f"{_MOUNTED}: {why}")
+        return self._mounted is not None
+
+    def told(self, side: str) -> str:
+        """The side as its rows name it."""
+        return "lockstep, a folder" if side == _MOUNTED and self._mounted is None else side
+
+    def close(self) -> None:
+        """Unmount what is mounted."""
+        self._mounted = None
+        self._volume.close()
 
     def install(self, side: str, requirements: Path) -> Cost:
         """See Pod."""
@@ -89,6 +122,8 @@ class Ways(Pod):
             self.target = self._here
 
     def _place(self, side: str) -> Path:
+        if side == _MOUNTED and self._mounted is not None:
+            return self._mounted
         return self._ready / side.replace(" ", "-") if side in _READY else self._here
 
     def _site_packages(self, side: str) -> Path:
@@ -104,7 +139,10 @@ def measure(
         requirements = SETS / f"{name}.txt"
         for _ in range(2):
             here.install("lockstep", requirements)  # the first one builds the bundle, or waits for it
-        names = here.importable("lockstep")
+        ours = set(here.importable("lockstep"))
+        here.install("uv", requirements)
+        # What both have: a lock answers markers of a patch version for the lowest of its class.
+        names = sorted(ours & set(here.importable("uv")))
         for side in sides:
             if side not in ("pip", "uv", "lockstep"):
                 here.prepare(side, requirements)
@@ -116,8 +154,9 @@ def measure(
             installs[side].append(install)
             totals[side].append((install.cpu + imports.cpu, install.wall + imports.wall))
         case = f"{name}, {place}"
-        found += rows("pod", case, "CPU s", {side: [cpu for cpu, _ in values] for side, values in totals.items()})
-        found += rows("pod", case, "wall s", {side: [wall for _, wall in values] for side, values in totals.items()})
+        by_name = {here.told(side): values for side, values in totals.items()}
+        found += rows("pod", case, "CPU s", {side: [cpu for cpu, _ in values] for side, values in by_name.items()})
+        found += rows("pod", case, "wall s", {side: [wall for _, wall in values] for side, values in by_name.items()})
         installing = {side: [each.cpu for each in values] for side, values in installs.items() if side not in _READY}
         found += rows("pod", case, "CPU s without imports", installing)
     return found
@@ -154,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             index_url = stack.enter_context(Mirror(cache_folder())).url
         if service_url is None:
             service_url = stack.enter_context(service(index_url, options.data or work / "service")).url
-        here = Ways(work, elsewhere, index_url, service_url)
+        here = stack.enter_context(closing(Ways(work, elsewhere, index_url, service_url)))
         found = measure(here, options.place, options.runs, options.sets or SET_NAMES, options.sides or SIDES)
     if options.json is not None:
         options.json.write_text(json.dumps(found))

@@ -96,6 +96,22 @@ class ClaimsContract:
         assert await store.artifacts.add_bundle(replace(bundle, digest=digests[0]), claims)
         assert await store.retention.held(Keep(0, NOON - SECOND)) == set(digests)
 
+    async def test_claims_at_once_are_as_good_as_one_by_one(self, store: MetadataStore) -> None:
+        layers = [a_layer(f"wheel {number}") for number in range(10)]
+        asked = [[layer.digest, layer.listing] for layer in layers]
+        claims = await asyncio.gather(*(store.contents.claim(digests) for digests in asked))
+        assert [set(each) for each in claims] == [set(digests) for digests in asked]
+        for layer, each in zip(layers, claims, strict=True):
+            assert await store.artifacts.add_layer(layer, each)
+
+    async def test_who_leaves_takes_nobody_elses_claim_along(self, store: MetadataStore) -> None:
+        layer = a_layer("wheel")
+        leaving = asyncio.create_task(store.contents.claim([a("other")]))
+        staying = asyncio.create_task(store.contents.claim([layer.digest, layer.listing]))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        assert await store.artifacts.add_layer(layer, await staying)
+
     async def test_claims_of_many_at_once_end(self, store: MetadataStore, another: MetadataStore) -> None:
         digests = [a(str(number)) for number in range(50)]
         both = [store, another]

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,6 +158,25 @@ def test_one_that_waits_too_long_is_told_when_to_come_back_and_small_answers_do_
         idle.close()
     wait_for(storm.service, "lockstep_blob_streams", 0)
     assert download(storm)[0] == storm.layer
+
+
+def test_one_that_goes_away_while_it_waits_gives_its_place_up_at_once(index: PackageIndex, tmp_path: Path) -> None:
+    publish(index, "patient", "1.0", files={"patient/data.bin": random.Random(2).randbytes(SIZE)})
+    # Nobody's patience ends within this test: a place that is given up was given up by its client.
+    environment = {"LOCKSTEP_STREAMS": "1", "LOCKSTEP_STREAM_WAIT": "10m"}
+    with Service(tmp_path / "data", index_url=index.url, environment=environment) as service:
+        answer = service.resolve("patient").json()
+        with service.client() as client:
+            manifest = client.get(f"/v1/bundles/{answer['bundle']['digest']}").json()
+        storm = Storm(service, Digest(manifest["layers"][0]["digest"]))
+        with closing(Idle(storm, 1)):
+            wait_for(service, "lockstep_blob_streams", 1)
+            with closing(Idle(storm, 3)):
+                wait_for(service, "lockstep_blob_streams_waiting", 3)
+            wait_for(service, "lockstep_blob_streams_waiting", 0)
+            assert metric(service, "lockstep_blob_streams") == 1
+        wait_for(service, "lockstep_blob_streams", 0)
+        assert download(storm)[0] == storm.layer
 
 
 def test_bytes_are_sent_as_they_are_whatever_encoding_is_accepted(storm: Storm) -> None:

@@ -50,6 +50,19 @@ async def make_builder() -> AsyncIterator[MakeBuilder]:
         await builder.close()
 
 
+def workers_here() -> list[int]:
+    """The worker processes of this process."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdigit() and b"resolver.bundles.worker" in (process / "cmdline").read_bytes():
+                parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+                found += [int(process.name)] if parent == os.getpid() else []
+        except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
+            continue
+    return found
+
+
 def folder(parent: Path, name: str) -> Path:
     (parent / name).mkdir(parents=True)
     return parent / name
@@ -260,6 +273,19 @@ class TestEndings:
         os.kill(worker, signal.SIGKILL)
         assert (await builder.build(wheel, SMALL[0], MINOR, tmp_path)).digest == first.digest
         assert len(set(await pids_of_stuck(tmp_path))) == 2
+
+    async def test_jobs_that_come_while_workers_start_get_these(
+        self, make_builder: MakeBuilder, tmp_path: Path
+    ) -> None:
+        builder = make_builder(workers=2)
+        wheel = put(tmp_path / "store", SMALL)
+        builder.start()
+        works = [folder(tmp_path, f"work-{number}") for number in range(4)]
+        layers = await asyncio.gather(*(builder.build(wheel, SMALL[0], MINOR, work) for work in works))
+        assert len({layer.digest for layer in layers}) == 1
+        assert len(workers_here()) == 2
+        await builder.close()
+        assert workers_here() == []
 
     async def test_failing_interpreter(self, make_builder: MakeBuilder, tmp_path: Path) -> None:
         builder = make_builder(program(tmp_path / "broken", "echo 'no libpython' >&2; exit 127"))

@@ -10,7 +10,8 @@ import pytest
 
 from resolver.bundles.archive import Limits
 from resolver.bundles.compilers import Compilers
-from resolver.bundles.layer import LayerJob, build_layer
+from resolver.bundles.job import LayerJob
+from resolver.bundles.layer import build_layer
 from resolver.domain.errors import InvalidWheel
 from tests.support.wheels import make_wheel
 from tests.unit.bundles.support import DEMO, METADATA, MINOR, WHEEL, put, raw_wheel, record, unpack

@@ -8,11 +8,12 @@ from resolver.domain.errors import IndexUnavailable, InvalidRequest
 from resolver.domain.outcomes import NoSolution
 from resolver.domain.requests import Index
 from resolver.domain.targets import LADDER, MACHINES, PYTHONS, TargetEnvironment
+from resolver.engines.indexes import cache_folder
 from resolver.engines.narrowing import ROUNDS
 from resolver.engines.uv import UvLocker
 from tests.support.index import PackageIndex
 from tests.support.wheels import make_wheel
-from tests.unit.engines.conftest import ask, versions, wheels
+from tests.unit.engines.conftest import Leftovers, ask, versions, wheels
 
 # Every machine and rung, with the Pythons in turn.
 TARGETS = [
@@ -133,3 +134,18 @@ async def test_hints_are_the_engine_s_own(uv: UvLocker, index: PackageIndex) -> 
     assert isinstance(answer, NoSolution)
     assert "no wheels with a matching platform tag" in answer.explanation
     assert [hint for hint in answer.hints if "win_amd64" in hint]
+
+
+async def test_it_is_prepared_without_an_index_and_locks_as_before(
+    uv: UvLocker, index: PackageIndex, leftovers: Leftovers, tmp_path: Path
+) -> None:
+    everyones, shops = Index("main", index.url_with_auth), Index("shops", index.url, frozenset({"shop"}))
+    await uv.prepare([everyones, shops])
+    assert index.requests == []
+    leftovers.assert_none()
+    prepared = cache_folder(tmp_path / "uv-cache", [everyones])
+    assert [path.name for path in prepared.rglob("interpreter-*")], "the interpreter is remembered"
+    index.add(*make_wheel("foo", "1.0"))
+    assert versions(await uv.lock(ask(index, "foo"))) == {"foo": "1.0"}
+    await uv.prepare([shops])
+    assert [path for path in (tmp_path / "uv-cache").iterdir() if path != prepared] == []

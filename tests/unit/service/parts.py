@@ -9,8 +9,9 @@ from packaging.pylock import Package, PackageWheel, Pylock
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from resolver.domain.layers import BuiltLayer
 from resolver.domain.locks import Lock, PackageFacts, compose
-from resolver.domain.ports import BuiltLayer, ProjectFile, WheelReference
+from resolver.domain.ports import ProjectFile, WheelReference
 from resolver.domain.requests import Index
 from resolver.domain.requirements import parse_requirements
 from resolver.domain.targets import TargetEnvironment

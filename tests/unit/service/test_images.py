@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from resolver.domain.errors import Busy, DamagedLayer, InvalidWheel, NotFound
+from resolver.domain.layers import BuiltLayer
 from resolver.domain.locks import Lock
-from resolver.domain.ports import BuiltLayer
 from resolver.service.contents import Contents
 from resolver.service.delegation import Elsewhere
 from resolver.service.images import Images

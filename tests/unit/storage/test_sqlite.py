@@ -102,6 +102,12 @@ async def test_a_killed_writer_leaves_whole_pins(path: Path) -> None:
     assert {len(pin.extensions) for pin in pins} == {5}
 
 
+async def test_claims_that_wait_for_their_turn_take_it_together(store: SqlMetadataStore) -> None:
+    with statements() as seen:
+        await asyncio.gather(*(store.contents.claim([Digest.of(str(number).encode())]) for number in range(20)))
+    assert [statement for statement, _ in seen].count("BEGIN IMMEDIATE") == 1
+
+
 async def test_writers_wait_for_a_bounded_time_and_readers_not_at_all(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
