@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from resolver import cli
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from resolver.doctor.findings import Finding
     from resolver.service.fsck import Checked
     from resolver.service.retain import Collected
     from resolver.settings import Settings
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    return cli.main(argv, serve=_serve, gc=_gc, fsck=_fsck, migrate=_migrate)
+    return cli.main(argv, serve=_serve, gc=_gc, fsck=_fsck, migrate=_migrate, doctor=_doctor)
 
 
 def _serve(settings: "Settings") -> int:
@@ -38,6 +41,12 @@ def _fsck(settings: "Settings", repair: bool) -> "Checked":
     from resolver.keeping import fsck
 
     return fsck(settings, repair)
+
+
+def _doctor(settings: "Settings", project: str, ca_bundle: "Path | None") -> "list[Finding]":
+    from resolver.doctor import examine
+
+    return examine(settings, project, ca_bundle)
 
 
 def _migrate(settings: "Settings") -> None:

@@ -277,7 +277,7 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         warming = Warming(answering, requests, asked, parallel=settings.parallel_warm)
         webhooks = None
         if settings.webhook_listen and settings.role != "worker":
-            admission = webhook.admission(settings, await pack_client(), requests, warming, resolving, metrics)
+            admission = webhook.admission(settings, await pack_client(), requests, warming, resolving, book, metrics)
             stack.push_async_callback(admission.close)
             webhooks = build_webhooks(admission, tell)
 

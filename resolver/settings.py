@@ -180,6 +180,9 @@ class Settings(BaseSettings):
     webhook_platforms: Words = Field(
         ["musllinux_1_2_x86_64"], description="platform tags of Kyma's Python images, for which Functions are warmed"
     )
+    webhook_image_registry: str | None = Field(
+        None, description="registry/folder that nodes pull from: Pods mount the images that are there; absent: none"
+    )
     shutdown_grace: Seconds = Field(25.0, description="after SIGTERM, how long work under way may still take")
 
     @classmethod
@@ -221,9 +224,14 @@ def load(flags: Mapping[str, Any], config: Path | None) -> Settings:
     return FromFile(**{name: value for name, value in flags.items() if value is not None})
 
 
+def variables() -> set[str]:
+    """The names of all variables that `load` reads."""
+    return {PREFIX + name.upper() for name in Settings.model_fields} | {PREFIX + "CONFIG"}
+
+
 def _refuse_unknown(environment: Mapping[str, str]) -> None:
     # Those of the other commands may stand in the same shell.
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | {PREFIX + "CONFIG"} | VARIABLES
+    known = variables() | VARIABLES
     unknown = sorted(
         name
         for name in environment

@@ -9,21 +9,31 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import httpx
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from resolver.cli.registry import Place, Registry
+from resolver.cli.registry_login import find_login
 from resolver.client.build import bootstrap
+from resolver.client.errors import BadUsage
+from resolver.client.retries import Patience
 from resolver.domain.injection import Delivery
 from resolver.service.admission import Admission
+from resolver.service.lock_book import LockBook
+from resolver.service.mounting import Mounting, Published
+from resolver.service.observing import Observing
 from resolver.service.requests import Requests
 from resolver.service.resolve import Resolving
 from resolver.service.warm import Warming
 from resolver.settings import Settings
 from resolver.telemetry import Metrics
+from storage.content import Digest
 
 _LOOK_EVERY = 2.0
 _END_SECONDS = 5
+_ASK_SECONDS = 5.0  # for all that it takes to ask a registry, tokens included
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +61,13 @@ def delivery(settings: Settings, client: str, bootstrap: str) -> Delivery:
 
 
 def admission(
-    settings: Settings, client: bytes, requests: Requests, warming: Warming, resolving: Resolving, metrics: Metrics
+    settings: Settings,
+    client: bytes,
+    requests: Requests,
+    warming: Warming,
+    resolving: Resolving,
+    book: LockBook,
+    metrics: Metrics,
 ) -> Admission:
     """The use case behind the webhook, as it is set. Raises ValueError as `delivery`."""
     return Admission(
@@ -59,9 +75,32 @@ def admission(
         requests,
         warming,
         resolving.unpacked_size,
+        Observing(warming, book, metrics.tell_observed),
         platforms=settings.webhook_platforms,
         tell=lambda mode, decision: metrics.admissions.labels(mode, decision).inc(),
+        mounting=_mounting(settings, resolving),
     )
+
+
+def _mounting(settings: Settings, resolving: Resolving) -> Mounting | None:
+    if settings.webhook_image_registry is None:
+        return None
+    scheme, separator, rest = settings.webhook_image_registry.rpartition("://")
+    place, plain_http = rest.rstrip("/"), separator and scheme == "http"
+    try:
+        Place.parse(f"{place}/namespace/workload")
+        if separator and not plain_http:
+            raise BadUsage("a registry has no scheme, but for http:// in front of one without TLS")
+    except BadUsage as failure:
+        raise ValueError(f"webhook_image_registry: {failure}") from None
+    http = httpx.Client(verify=ssl.create_default_context())
+
+    def ask(repository: str, digest: Digest) -> bool:
+        at = Place.parse(f"{place}/{repository}")
+        login = find_login(at.host, at.repository)
+        return Registry(http, at, login, Patience(_ASK_SECONDS), plain_http=bool(plain_http)).has_manifest(digest)
+
+    return Mounting(place, resolving, Published(ask))
 
 
 @asynccontextmanager

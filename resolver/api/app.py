@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp
 
-from resolver.api import blobs, errors, health, locks, oci, oci_errors, operations, resolve, schemas, warm
+from resolver.api import blobs, errors, fallbacks, health, locks, oci, oci_errors, operations, resolve, schemas, warm
 from resolver.api.context import Services
 from resolver.api.edge import Edge, Named
 from resolver.api.guard import OPEN, Guard
@@ -34,7 +34,7 @@ def build_routes(services: Services, *, answers: bool = True) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for part in (resolve, warm, operations, locks, blobs, oci, health) if answers else (health,):
+    for part in (resolve, warm, operations, locks, blobs, oci, fallbacks, health) if answers else (health,):
         app.include_router(part.build_router(services))
     errors.install(app)
     _describe_problems(app)

@@ -1,7 +1,7 @@
 """Who may do what, before anything else looks at a request.
 
     without a token   GET and HEAD of OPEN: how the service is, and the client, whose digest stands in the Pod's spec
-    any valid token   whatever reads, and POST /v1/resolve
+    any valid token   whatever reads, and what PODS post: they ask for bundles, and tell that they do without
     an operator's     all else: refresh, hold, warm, and whatever is added and changes something
 
 A route that is added later needs a token, and an operator's where it is not for reading: nothing is open unless it is
@@ -18,7 +18,7 @@ from resolver.domain.errors import Forbidden, LockstepError, Unauthenticated
 from resolver.domain.identity import ANYONE, Caller, Identity
 
 OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/client/lockstep.pyz"})
-RESOLVE = ("POST", "/v1/resolve")
+PODS = frozenset({("POST", "/v1/resolve"), ("POST", "/v1/fallbacks")})
 
 _READING = frozenset({"GET", "HEAD"})
 _REALM = 'realm="lockstep"'
@@ -56,7 +56,7 @@ class Guard:
         if token is None:
             raise Unauthenticated("a token is needed")
         scope["state"]["caller"] = caller = await self._identity.caller(token)
-        if not (caller.operator or method in _READING or (method, path) == RESOLVE):
+        if not (caller.operator or method in _READING or (method, path) in PODS):
             raise Forbidden(f"{method} {path} is for operators, and {caller.name} is none")
 
 

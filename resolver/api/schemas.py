@@ -57,6 +57,27 @@ class HoldBody(_In):
     lock: str
 
 
+FallbackReason = Literal[
+    "refused", "unavailable", "cannot-write", "mismatch", "not-allowed", "failed",  # a client says so
+    "private-index", "killed", "no-client", "timed-out",  # what should have run one does
+]  # fmt: skip
+
+
+class FallbackBody(_In):
+    """A Pod that starts without its bundle. `detail` is for people, and is logged."""
+
+    reason: FallbackReason
+    detail: str = Field("", max_length=1000)
+    namespace: Name | None = None
+    workload: Name | None = None
+
+
+class FallbackAnswer(BaseModel):
+    """It is counted, under this reason."""
+
+    counted: FallbackReason
+
+
 class Problem(BaseModel):
     """RFC 9457 problem details."""
 

@@ -12,7 +12,7 @@ from resolver.cli.output import tell
 from resolver.client.errors import BadUsage, FetchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
     from typing import Any
 
 _SUMMARIES = {
@@ -29,13 +29,15 @@ _SUMMARIES = {
     "warm": "resolve and build all that a file names, before anybody asks for it",
     "publish": "push a lock's or a workload's images to a registry",
     "inject": "let the Pods of a manifest start from their bundles, as the webhook would",
+    "observed": "tell what observed Pods would be locked to, from the service's log",
+    "doctor": "look for what is wrong with settings, stores, indexes and certificates",
     "gc": "remove what nothing needs",
     "fsck": "check every blob and every reference, and mend them",
     "migrate": "bring the database's tables up to date",
 }
 _EXIT_CODES = """exit codes (sysexits.h):
   0   done
-  1   fsck: damage remains
+  1   fsck: damage remains; doctor: something is wrong
   64  bad usage, or a setting that is none
   65  the requirements cannot be satisfied, or the service refuses what it was asked
   66  there is no such lock or package
@@ -57,7 +59,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None, **programs: Callable[..., Any]) -> int:
     """Run one command and return its exit code. `programs` are what works here instead of asking a service, by the name
-    of the command: `serve` runs the service until it is told to stop, `gc` and `fsck` look after its stores.
+    of the command: `serve` runs the service until it is told to stop, `gc` and `fsck` look after its stores, `doctor`
+    after all that it needs.
 
     Raises:
         SystemExit: `--help` and `--version` (0), and arguments that are no command's (64).
@@ -67,7 +70,7 @@ def main(argv: Sequence[str] | None, **programs: Callable[..., Any]) -> int:
         # Has its own arguments and messages, because it also runs alone; loads nothing but itself, because Pods wait.
         from resolver.client.__main__ import main as fetch
 
-        return fetch(arguments)
+        return fetch(arguments, _settings)
     try:
         options = _parser(arguments[:1]).parse_args(arguments, argparse.Namespace(**programs))
         code: int = options.run(options)
@@ -81,6 +84,13 @@ def main(argv: Sequence[str] | None, **programs: Callable[..., Any]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     return code
+
+
+def _settings() -> Container[str]:
+    """The variables of the service, which stand in its image, and in whoever's shell runs both."""
+    from resolver.settings import variables  # costs more than a fetch, and most Pods have none
+
+    return variables()
 
 
 def _parser(asked: list[str]) -> argparse.ArgumentParser:
@@ -126,6 +136,14 @@ def _command(name: str) -> Command:
             from resolver.cli.keeping import COMMANDS as KEEPING
 
             return KEEPING[name]
+        case "observed":
+            from resolver.cli.observed import OBSERVED
+
+            return OBSERVED
+        case "doctor":
+            from resolver.cli.examining import DOCTOR
+
+            return DOCTOR
         case "publish":
             from resolver.cli.publish import PUBLISH
 

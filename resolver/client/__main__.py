@@ -13,13 +13,13 @@ from resolver.client.flags import usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Container, Sequence
 
 _INTERRUPTED = 130
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run `fetch …` (the command's name first); returns the exit code."""
+def main(arguments: Sequence[str], not_ours: Callable[[], Container[str]] = tuple) -> int:
+    """Run `fetch …` (the command's name first); returns the exit code. `not_ours`: see `parse`."""
     console = Console()
     try:
         if list(arguments[:1]) != ["fetch"]:
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         if "-h" in arguments or "--help" in arguments:
             sys.stdout.write(usage())
             return 0
-        fetch(parse(arguments[1:], os.environ), console)
+        fetch(parse(arguments[1:], os.environ, not_ours), console)
     except FetchError as error:
         tell(error, console)
         return error.exit_code

@@ -16,7 +16,7 @@ from resolver.client.flags import DEFAULT_TIMEOUT, FLAGS, read_flags, spelled
 
 TYPE_CHECKING = False  # `typing` itself costs a run several milliseconds of CPU
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
 
 VARIABLES = frozenset(f"LOCKSTEP_{name.upper()}" for name in FLAGS)
 # Kubernetes injects these for Services whose names begin with "lockstep": LOCKSTEP_SERVICE_HOST,
@@ -77,23 +77,26 @@ class Options:
             raise BadUsage(f"--on-failure fallback writes {ours} itself: keep the requirements elsewhere")
 
 
-def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> Options:
-    """The options of one run.
+def parse(
+    arguments: Sequence[str], environ: Mapping[str, str], not_ours: Callable[[], Container[str]] = tuple
+) -> Options:
+    """The options of one run. `not_ours` tells variables that mean something to others, where it comes to that.
 
     Raises:
         BadUsage: naming the flag or variable. Its value is never shown.
     """
     given = read_flags(arguments)
-    _refuse_unknown(environ)
+    _refuse_unknown(environ, not_ours)
     return Options(given, environ)
 
 
-def _refuse_unknown(environ: Mapping[str, str]) -> None:
+def _refuse_unknown(environ: Mapping[str, str], not_ours: Callable[[], Container[str]]) -> None:
     unknown = sorted(name for name in environ if name.startswith("LOCKSTEP_") and name not in VARIABLES)
     if unknown:
         import re  # most Pods have none of these
 
-        unknown = [name for name in unknown if not re.fullmatch(_SERVICE_LINK, name)]
+        others = not_ours()
+        unknown = [name for name in unknown if name not in others and not re.fullmatch(_SERVICE_LINK, name)]
     if unknown:
         raise BadUsage(f"unknown variable {', '.join(unknown)}", (f"known are {', '.join(sorted(VARIABLES))}",))
 

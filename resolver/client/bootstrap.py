@@ -7,15 +7,21 @@ it would without it.
 
 import argparse
 import hashlib
+import http.client
+import json
 import os
 import pathlib
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 
 DOWNLOAD_SECONDS = 15
+TELL_SECONDS = 2
+TERMINATION_MESSAGE = pathlib.Path("/dev/termination-log")
 MARGIN_SECONDS = 30  # for the client's own end, once its time is up
+CANNOT_WRITE = 73
 LARGEST = 16 * 1024 * 1024
 
 
@@ -35,20 +41,26 @@ def main() -> int:
         if aside.exists():  # by a run before the Pod's sandbox was made anew
             aside.replace(options.requirements)
     command = ["fetch", "--requirements", str(options.requirements)] if options.requirements else ["fetch"]
+    kind = "no-client"
     try:
         if options.pip_conf and options.pip_conf.is_file():
+            kind = "private-index"
             raise OSError("a pip.conf names an index of its own")
         # Killed for its memory, say, it would be so again, and the Pod would never start.
         attempt.touch(exist_ok=False)
         client = bring(target / "lockstep.pyz", options.digest)
         seconds = float(os.environ["LOCKSTEP_TIMEOUT"]) + MARGIN_SECONDS
         argv = [sys.executable or "python3", "-I", str(client), *command]
+        kind = "failed"
         code = subprocess.run(argv, stdin=subprocess.DEVNULL, timeout=seconds, check=False).returncode
+        kind = "cannot-write" if code == CANNOT_WRITE else "failed"
         reason = f"the client ended with {code}"
     except FileExistsError:
-        code, reason = 69, "the attempt before this one was killed"
+        code, kind, reason = 69, "killed", "the attempt before this one was killed"
+    except subprocess.TimeoutExpired as failure:
+        code, kind, reason = 69, "timed-out", f"the client was not done within {failure.timeout:g} s"
     except (OSError, ValueError, subprocess.SubprocessError) as failure:
-        code, reason = 69, str(failure)
+        code, reason = 69, str(failure) or type(failure).__name__
     finally:
         attempt.unlink(missing_ok=True)
     left = target / "requirements.txt"
@@ -59,10 +71,44 @@ def main() -> int:
         print("lockstep: fallback: the Pod starts as it would without Lockstep", file=sys.stderr)
         if aside is None:
             left.write_bytes(wanted(options.requirements))
+        tell(kind, reason)
     elif aside is not None and left.is_file() and not left.stat().st_size:
         options.requirements.replace(aside)
         options.requirements.touch()
     return 0
+
+
+def tell(kind: str, reason: str) -> None:
+    """Once, and not for long: to the service, which counts it, and to whoever describes the Pod."""
+    try:
+        if TERMINATION_MESSAGE.exists():
+            TERMINATION_MESSAGE.write_text(f"lockstep: fallback: {kind}: {reason}"[:500])
+    except OSError as failure:
+        print(f"lockstep: {failure}", file=sys.stderr)
+    body = {"reason": kind, "detail": reason[:500]}
+    for name in ("namespace", "workload"):
+        body |= {name: os.environ[f"LOCKSTEP_{name.upper()}"]} if f"LOCKSTEP_{name.upper()}" in os.environ else {}
+    # A thread, because the time-out of a connection is for each wait, not for all of them.
+    telling = threading.Thread(target=post, args=(json.dumps(body).encode(),), daemon=True)
+    try:
+        telling.start()
+        telling.join(TELL_SECONDS)
+    except RuntimeError as failure:  # so many processes and threads, and no more
+        print(f"lockstep: {failure}", file=sys.stderr)
+
+
+def post(body: bytes) -> None:
+    """Tell the service of a fallback."""
+    headers = {"Content-Type": "application/json"}
+    try:
+        if token := os.environ.get("LOCKSTEP_TOKEN_FILE"):
+            headers["Authorization"] = "Bearer " + pathlib.Path(token).read_text().strip()
+        url = os.environ["LOCKSTEP_SERVER"].rstrip("/") + "/v1/fallbacks"
+        request = urllib.request.Request(url, body, headers)  # noqa: S310 - the webhook wrote it
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        opener.open(request, timeout=TELL_SECONDS).close()
+    except (OSError, ValueError, http.client.HTTPException) as failure:
+        print(f"lockstep: the service does not hear of it: {failure}", file=sys.stderr)
 
 
 def bring(path: pathlib.Path, digest: str) -> pathlib.Path:
@@ -91,12 +137,15 @@ def download(opener: urllib.request.OpenerDirector, end: float) -> bytes:
     url = os.environ["LOCKSTEP_SERVER"].rstrip("/") + "/client/lockstep.pyz"
     parts = []
     size = 0
-    with opener.open(url, timeout=5) as answer:
-        while chunk := answer.read1(1 << 16):
-            parts.append(chunk)
-            size += len(chunk)
-            if size > LARGEST or time.monotonic() > end:
-                raise OSError("the client did not arrive in time")
+    try:
+        with opener.open(url, timeout=5) as answer:
+            while chunk := answer.read1(1 << 16):
+                parts.append(chunk)
+                size += len(chunk)
+                if size > LARGEST or time.monotonic() > end:
+                    raise OSError("the client did not arrive in time")
+    except http.client.HTTPException as failure:  # what answers speaks something else
+        raise OSError(f"{type(failure).__name__}: {failure}") from failure
     return b"".join(parts)
 
 

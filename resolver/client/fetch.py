@@ -30,7 +30,6 @@ def fetch(options: Options, console: Console) -> None:
         FetchError: neither could be done.
     """
     place = Place(options.target)
-    left_to_install = ""
     try:
         _put_in_place(options, place, console)
     except BadUsage:
@@ -41,10 +40,14 @@ def fetch(options: Options, console: Console) -> None:
         tell(error, console)
         with place.locked(Patience(_FALLBACK_SECONDS)):
             place.withdraw()
-        left_to_install = options.requirements
+        place.write_requirements(options.requirements)
         console.say(f"fallback: no bundle is in place, {place.folder}/requirements.txt has the requirements")
+        from resolver.client.fallback import tell as tell_of_it  # most fetches do not fall back
+
+        tell_of_it(options, error, console)
+        return
     if options.fallback:
-        place.write_requirements(left_to_install)
+        place.write_requirements("")
 
 
 def tell(error: Exception, console: Console) -> None:

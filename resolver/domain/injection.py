@@ -2,12 +2,14 @@
 
 The init container stands behind all that are there (a clone has been made, a native sidecar gives it the network), and
 runs in the image of the container that gets the packages: so interpreter and libc are the right ones, and no further
-image is pulled. Pure, and twice is once: a Pod that has the init container is left as it is.
+image is pulled. Where the bundle's image is told, the Pod mounts that, with nothing to be done before it starts. Pure,
+and twice is once: a Pod that has the one or the other is left as it is.
 """
 
 import copy
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -32,6 +34,7 @@ _SECONDS = 120
 _HEADROOM = 64 << 20
 _MIB = 1 << 20
 _TOKEN_SECONDS = 3600
+_RUNTIME_IMAGE = re.compile(r"function-runtime-python(\d)(\d+)")
 _CPU = re.compile(r"(\d+(?:\.\d+)?)(m)?")
 
 
@@ -72,12 +75,14 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Injected:
-    """A Pod that starts from a bundle. `patch` is what makes it of the one that was given (RFC 6902)."""
+    """A Pod that starts from a bundle. `patch` is what makes it of the one that was given (RFC 6902); `image` is the
+    reference of the image that it mounts, None where an init container fetches."""
 
     asked: Asked
     workload: Workload | None
     pod: Document
     patch: list[Document]
+    image: str | None = None
 
 
 def inject(
@@ -87,18 +92,24 @@ def inject(
     namespace: str | None = None,
     owner: Owner | None = None,
     unpacked_size: int | None = None,
+    image: str | None = None,
 ) -> Injected | Left:
     """The Pod with its bundle, or why it is left as it is.
 
     `namespace` is the Pod's; `owner` is told for a template, whose Pods are not there as yet; `unpacked_size` are the
-    bytes of its bundle, where they are known.
+    bytes of its bundle, where they are known; `image` is the reference of the bundle's image, for a Pod that is to
+    mount it and that `mounts_for` has a target for.
     """
-    if any(init["name"] == NAME for init in pod["spec"].get("initContainers") or ()):
+    if _is_injected(pod["spec"]):
         return Left("already")
     try:
         found = asked(pod)
         whose = workload(pod, namespace) if namespace and owner is None else None
-        after = _changed(pod, found, delivery, _identity(whose, owner), unpacked_size)
+        after = _bare(pod, found)
+        if image is None:
+            _fetch(after, found, delivery, _identity(whose, owner), unpacked_size)
+        else:
+            _mount(after, found, image)
     except Doubt as doubt:
         return doubt.left
     spec = after["spec"]
@@ -106,39 +117,83 @@ def inject(
     container = spec["containers"][found.container]
     values = {
         "/spec/volumes": spec["volumes"],
-        "/spec/initContainers": spec["initContainers"],
+        **({"/spec/initContainers": spec["initContainers"]} if image is None else {}),
         f"{mine}/env": container["env"],
         f"{mine}/volumeMounts": container["volumeMounts"],
     }
     # `add` to a member that is there replaces it (RFC 6902, 4.1).
     patch = [{"op": "add", "path": path, "value": value} for path, value in values.items()]
-    return Injected(found, whose, after, patch)
+    return Injected(found, whose, after, patch, image)
 
 
-def _changed(
-    pod: Document, found: Asked, delivery: Delivery, identity: list[Document], unpacked_size: int | None
-) -> Document:
+def mounts_for(found: Injected, platforms: Sequence[str]) -> tuple[str, str] | None:
+    """Python and platform of the bundle that the Pod could mount with nothing else done for it; None where that is not
+    certain. `platforms` are those of Kyma's images.
+
+    An init container looks what the interpreter is; who mounts has to know. An inline Function in Kyma's own image
+    tells (one in another image, or where Kyma's may be several machines', does not), as does an annotation. What an
+    init container would leave in `/deps/requirements.txt` for a `pip install` after it, no image has: so an annotated
+    Pod has to be one that falls back to nothing.
+    """
+    wanted = found.asked
+    if found.workload is None or wanted.known is None:
+        return None
+    if not wanted.function:
+        return wanted.target if not wanted.fallback else None
+    image = found.pod["spec"]["containers"][wanted.container]["image"].rpartition("/")[2]
+    named = _RUNTIME_IMAGE.fullmatch(image.partition("@")[0].partition(":")[0])
+    if named is None or wanted.python != f"{named[1]}.{named[2]}" or len(platforms) != 1:
+        return None
+    return wanted.python, platforms[0]
+
+
+def _is_injected(spec: Document) -> bool:
+    return any(init["name"] == NAME for init in spec.get("initContainers") or ()) or any(
+        volume["name"] == _VOLUME and "image" in volume for volume in spec.get("volumes") or ()
+    )
+
+
+def _bare(pod: Document, found: Asked) -> Document:
+    """A copy of the Pod in which the bundle's place is free."""
     after = copy.deepcopy(pod)
     spec = after["spec"]
     container = spec["containers"][found.container]
     if any(each["name"] == NAME for each in spec["containers"]):
         raise Doubt("taken", f"a container is named {NAME} already")
-    if found.target and not delivery.client_image:
-        raise Doubt("no-client-image", "its image has no Python, and the operator named no client image")
-    volumes = _volumes(found, delivery, unpacked_size)
-    taken = {each["name"] for each in spec.get("volumes") or ()} & {each["name"] for each in volumes}
-    if taken:
-        raise Doubt("taken", f"a volume is named {min(taken)} already")
     for mount in container.get("volumeMounts") or ():
         if mount["mountPath"].rstrip("/") == TARGET or mount["mountPath"].startswith(f"{TARGET}/"):
             raise Doubt("taken", f"something is mounted at {mount['mountPath']} already")
+    return after
+
+
+def _fetch(
+    pod: Document, found: Asked, delivery: Delivery, identity: list[Document], unpacked_size: int | None
+) -> None:
+    spec = pod["spec"]
+    container = spec["containers"][found.container]
+    if found.target and not delivery.client_image:
+        raise Doubt("no-client-image", "its image has no Python, and the operator named no client image")
     init = _init_container(spec, container, found, delivery, identity)
-    spec["volumes"] = [*(spec.get("volumes") or ()), *volumes]
+    _show(spec, container, _volumes(found, delivery, unpacked_size), _environment(container, found, f"-r {_OURS}"))
     spec["initContainers"] = [*(spec.get("initContainers") or ()), init]
-    container["env"] = _environment(container, found)
+
+
+def _mount(pod: Document, found: Asked, image: str) -> None:
+    spec = pod["spec"]
+    container = spec["containers"][found.container]
+    # By its digest it is the same wherever it has been pulled before.
+    volume: Document = {"name": _VOLUME, "image": {"reference": image, "pullPolicy": "IfNotPresent"}}
+    _show(spec, container, [volume], _environment(container, found, ""))
+
+
+def _show(spec: Document, container: Document, volumes: list[Document], env: list[Document]) -> None:
+    taken = {each["name"] for each in spec.get("volumes") or ()} & {each["name"] for each in volumes}
+    if taken:
+        raise Doubt("taken", f"a volume is named {min(taken)} already")
+    spec["volumes"] = [*(spec.get("volumes") or ()), *volumes]
+    container["env"] = env
     mount = {"name": _VOLUME, "mountPath": TARGET, "readOnly": True}
     container["volumeMounts"] = [*(container.get("volumeMounts") or ()), mount]
-    return after
 
 
 def _volumes(found: Asked, delivery: Delivery, unpacked_size: int | None) -> list[Document]:
@@ -258,14 +313,21 @@ def _resources(container: Document, cpu: str) -> Document:
     return resources
 
 
+def cpu_limit(container: Document) -> float | None:
+    """How many CPUs the container may use; None where it has no limit that says so."""
+    limit = _cores(((container.get("resources") or {}).get("limits") or {}).get("cpu"))
+    return float(limit) if limit else None
+
+
 def _cores(quantity: Any) -> Decimal | None:
     """A CPU quantity in cores; None where it is none, or written in a way that nobody writes CPUs in."""
     match = _CPU.fullmatch(str(quantity))
     return Decimal(match[1]) / (1000 if match[2] else 1) if match else None
 
 
-def _environment(container: Document, found: Asked) -> list[Document]:
-    """The container's variables; one that others refer to keeps its place."""
+def _environment(container: Document, found: Asked, dependencies: str) -> list[Document]:
+    """The container's variables, that of a Function's dependencies with this text; one that others refer to keeps its
+    place."""
     env: list[Document] = list(container.get("env") or ())
     path = variable(container, "PYTHONPATH")
     if path is not None and "valueFrom" in path:
@@ -277,7 +339,7 @@ def _environment(container: Document, found: Asked) -> list[Document]:
     if (search := variable(container, "PATH")) and search.get("value"):
         changes["PATH"] = f"{TARGET}/bin:{search['value']}"
     if found.variable:
-        changes[DEPENDENCIES] = f"-r {_OURS}"
+        changes[DEPENDENCIES] = dependencies
     for name, value in changes.items():
         changed: Document = {"name": name, "value": value}
         position = next((number for number, each in enumerate(env) if each["name"] == name), None)

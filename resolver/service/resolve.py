@@ -36,7 +36,7 @@ from resolver.service.requests import class_base_notices
 from resolver.service.uses import Uses
 from storage.content import Digest
 from storage.protocols import MetadataStore
-from storage.records import BundleRecord, PinName, Resolution
+from storage.records import BundleRecord, PinName, PinRecord, Resolution
 
 Outcome = Literal["pinned", "cached", "resolved", "stale"]
 
@@ -57,6 +57,14 @@ class Answer:
     pin: PinName | None
     target: TargetEnvironment
     notices: tuple[Notice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """A pin that stands or is to be written next, and the bundle that it means for the target that asked."""
+
+    pin: PinRecord
+    bundle: BundleRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +128,34 @@ class Resolving:
         sizes = [bundle.unpacked_size for bundle in bundles if bundle is not None]
         return max(sizes) if sizes and len(sizes) == len(bundles) else None
 
+    async def foreseen(self, request: ResolveRequest) -> Foreseen | None:
+        """What a replica of the workload's revision would get on the strength of the workload's own pins or its hold;
+        None where there is no such pin, or no bundle of it as yet. Writes nothing.
+
+        Raises what the stores raise.
+        """
+        if request.workload is None:
+            return None
+        match decide(await self._situation(request, resolution_key(request, self._platforms))):
+            case ServePin(_, pin) | TakeHeld(pin) | AdoptPin(pin):
+                locks = [await self._book.get(digest) for digest in (pin.lock, *(each for _, each in pin.extensions))]
+                lock = next((lock for lock in locks if request.target in lock.targets), None)
+                bundle = await self._materialising.known(lock, request.target) if lock else None
+                return Foreseen(pin, bundle) if bundle else None
+            case _:
+                return None
+
+    async def settle(self, foreseen: Foreseen) -> bool:
+        """Write the pin that was foreseen; False where another stands. Raises what the stores raise."""
+        pin = foreseen.pin
+        await self._uses.see(pin.namespace, pin.workload)
+        standing = await self._metadata.pins.add(pin)
+        return (standing.lock, standing.extensions) == (pin.lock, pin.extensions)
+
     async def _choose(self, request: ResolveRequest, progress: Progress) -> _Chosen | Refusal:
         key = resolution_key(request, self._platforms)
+        if request.workload:
+            await self._uses.see(request.workload.namespace, request.workload.name)
         outcome: Outcome = "pinned"
         reached: Outcome
         notices: list[Notice] = []
@@ -187,7 +221,6 @@ class Resolving:
 
     async def _rollout(self, workload: Workload, key: ResolutionKey) -> Rollout:
         namespace, name = workload.namespace, workload.name
-        await self._uses.see(namespace, name)
         record = await self._metadata.workloads.get(namespace, name)
         revision = revision_of(workload, record)
         own = await self._metadata.pins.get(namespace, name, revision, key)

@@ -16,6 +16,7 @@ multipart uploads removes them; the library cannot list them. (Azure drops them 
 import asyncio
 import hashlib
 import re
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
@@ -169,6 +170,21 @@ class ObjectBlobStore:
                 return await obstore.sign_async(self._bucket, "GET", self._key(digest), timedelta(seconds=seconds))
         except (NotSupportedError, NotImplementedError):
             return None
+
+    async def creates_once(self) -> bool:
+        """Whether the store refuses to put an object where there is one, when it is asked to. Leaves nothing behind."""
+        key = f"{self._root}/probe-{uuid.uuid4()}"  # not the name of a blob
+        with failures("writing a probe"):
+            await obstore.put_async(self._bucket, key, b"first", use_multipart=False)
+            try:
+                await obstore.put_async(self._bucket, key, b"second", mode="create")
+            except AlreadyExistsError:
+                return True
+            except NotImplementedError:
+                return False
+            finally:
+                await obstore.delete_async(self._bucket, key)
+        return False
 
     def _key(self, digest: Digest) -> str:
         return f"{self._root}/{digest.hex[:2]}/{digest.hex}"

@@ -17,6 +17,7 @@ from tests.deploy.tools import (
     WEBHOOK,
     Document,
     each_profile,
+    environment_of,
     of_kind,
     pods,
     rendered,
@@ -35,6 +36,10 @@ def _schemas() -> Any:
     return pytest.importorskip("kubernetes_validate", reason="no kubernetes-validate here (.ci/run installs it)")
 
 
+IMAGE_VOLUMES = (
+    "--set",
+    "webhook.imageVolumes.enabled=true,webhook.imageVolumes.registry=registry.example.com/lockstep",
+)
 # Values that are told as one: they are passed on as Kubernetes or the service has them.
 _WHOLE = {"resources", "settings", "file", "labels", "jobs", "issuerRef"}
 
@@ -46,7 +51,7 @@ def test_lint(values: str, flags: tuple[str, ...]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("flags", [(), WEBHOOK], ids=["", "webhook"])
+@pytest.mark.parametrize("flags", [(), WEBHOOK, (*WEBHOOK, *IMAGE_VOLUMES)], ids=["", "webhook", "image volumes"])
 @each_profile
 def test_kubernetes_schemas(values: str, flags: tuple[str, ...]) -> None:
     schemas: Any = pytest.importorskip(
@@ -91,6 +96,9 @@ def test_the_manifest_is_valid_where_no_helm_is() -> None:
         (["--set", "settings.auth=static"], "auth"),
         (["--set", "auth.issuer=http://issuer.example.com"], "auth.issuer"),
         (["--set", "auth.operators[0]=ada"], "auth.operators"),
+        (["--set", "webhook.imageVolumes.enabled=true"], "webhook.imageVolumes.registry"),
+        (["--set", "webhook.imageVolumes.registry=https://registry.example.com"], "webhook.imageVolumes.registry"),
+        ([*WEBHOOK, *IMAGE_VOLUMES, "--kube-version", "1.32"], "webhook.imageVolumes"),
         (["--set", "httpRoute.enabled=true"], "httpRoute"),
     ],
 )
@@ -183,6 +191,21 @@ def test_every_variable_of_the_webhook_is_a_setting(monkeypatch: pytest.MonkeyPa
     (service,) = of_kind(documents, "Service")
     port = next(port["port"] for port in service["spec"]["ports"] if port["name"] == "http")
     assert told.server == f"http://{service['metadata']['name']}.lockstep.svc:{port}"
+
+
+def test_image_volumes_are_asked_for_where_they_are_wanted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert settings_of(monkeypatch, tmp_path, rendered("embedded", *WEBHOOK))["service"].webhook_image_registry is None
+    documents = rendered("embedded", *WEBHOOK, *IMAGE_VOLUMES, "--set", "webhook.imageVolumes.pullSecret=pulls")
+    settings = settings_of(monkeypatch, tmp_path, documents)["service"]
+    assert settings.webhook_image_registry == "registry.example.com/lockstep"
+    (deployment,) = of_kind(documents, "Deployment")
+    spec = deployment["spec"]["template"]["spec"]
+    (secret,) = [each["secret"] for each in spec["volumes"] if each["name"] == "registry"]
+    assert secret["secretName"] == "pulls"
+    (container,) = spec["containers"]
+    (mount,) = [each for each in container["volumeMounts"] if each["name"] == "registry"]
+    login = environment_of(container, documents)["REGISTRY_AUTH_FILE"]
+    assert login == f"{mount['mountPath']}/.dockerconfigjson"  # the key of such a Secret
 
 
 # --- Jobs -------------------------------------------------------------------------------------------------------------

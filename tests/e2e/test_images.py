@@ -148,6 +148,14 @@ def test_the_client_ends_as_the_contract_says(client_image: str) -> None:
     assert done.returncode == 69, done.stderr
 
 
+def test_the_services_image_fetches_too(service_image: str) -> None:
+    """Beside the variables that it has for the service."""
+    flags = ["--tmpfs=/deps:rw,mode=1777", "--env=LOCKSTEP_REQUIREMENTS=idna", "--env=LOCKSTEP_TIMEOUT=3"]
+    argv = ["fetch", "--server", "http://127.0.0.1:9", "--target", "/deps"]
+    done = containers.run(service_image, *argv, flags=flags)
+    assert done.returncode == 69, done.stderr
+
+
 # --- The chart's own Pod ---------------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ from tests.support.containers import Play
 from tests.support.functions import function
 from tests.support.index import PackageIndex
 from tests.support.postgres import free_port
+from tests.support.real_index import real_index as real_index
 from tests.support.service import Service
 from tests.support.wheels import make_wheel
 
@@ -34,6 +35,13 @@ _REQUIREMENTS = f"{_PACKAGE}>=1\n"
 _START = (
     "exec python3 -c 'import importlib.metadata as m, json, sys, injected_demo as d; "
     f'print(json.dumps([d.__file__, m.version("{_PACKAGE}"), sys.argv[1:]]))\' "$(cat requirements.txt)"'
+)
+# What can be imported from the bundle, by the name that a lock has for it.
+_EVERYTHING = (
+    "exec python3 -c 'import importlib.metadata as m, json, re, arrow, requests; "
+    'found = {re.sub("[-_.]+", "-", each.metadata["Name"]).lower(): each.version '
+    'for each in m.distributions(path=["/deps/site-packages"])}; '
+    'print(json.dumps({"files": [arrow.__file__, requests.__file__], "versions": found}))\''
 )
 _numbers = itertools.count(1)
 
@@ -63,10 +71,14 @@ def service(index: PackageIndex, tmp_path_factory: pytest.TempPathFactory) -> It
 class Functions:
     """Plays injected Functions whose pip uses this index."""
 
-    def __init__(self, image: str, index: PackageIndex, folder: Path) -> None:
+    def __init__(
+        self, image: str, index_url: str, folder: Path, requirements: str = _REQUIREMENTS, start: str = _START
+    ) -> None:
         self._image = image
-        self._index = index
+        self._index_url = index_url
         self._folder = folder
+        self._requirements = requirements
+        self._start = start
 
     def play(self, server: str, *, git: bool = False, pip_conf: bool = False, seconds: int = 15) -> tuple[Play, str]:
         """The Pod that is made of a Function for a service at this URL, and its name."""
@@ -75,8 +87,8 @@ class Functions:
         delivery = Delivery(server, hashlib.sha256(archive()).hexdigest(), text)
         found = inject(self._before(git), delivery, namespace="shop")
         assert isinstance(found, Injected)
-        pod = _playable(found.pod, name, pip_conf)
-        settings = {"pip.conf": f"[global]\nindex-url = {self._index.url}\nno-cache-dir = true\n"}
+        pod = playable(found.pod, name, pip_conf)
+        settings = {"pip.conf": f"[global]\nindex-url = {self._index_url}\nno-cache-dir = true\n"}
         given = [
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-{kind}"}, "data": settings}
             for kind in ("global", "package-registry-config")
@@ -92,13 +104,16 @@ class Functions:
             return seen(play, container)
 
     def _before(self, git: bool) -> Document:
-        pod = function(git=git, requirements=_REQUIREMENTS)
+        pod = function(git=git, requirements=self._requirements)
         container = pod["spec"]["containers"][0]
         container |= {"image": self._image, "imagePullPolicy": "Never"}
         script = container["command"][2]
-        container["command"][2] = f"{script.rpartition(chr(10))[0]}\n{_START}".replace("PIP_CONFIG_FILE", "NOT_HERE")
+        container["command"][2] = f"{script.rpartition(chr(10))[0]}\n{self._start}".replace(
+            "PIP_CONFIG_FILE", "NOT_HERE"
+        )
         for init in pod["spec"]["initContainers"]:
-            clone = f"mkdir /git-repository/src && printf '{_REQUIREMENTS}' > /git-repository/src/requirements.txt"
+            text = self._requirements
+            clone = f"mkdir /git-repository/src && printf '{text}' > /git-repository/src/requirements.txt"
             init |= {"image": self._image, "imagePullPolicy": "Never", "command": ["sh", "-c", clone]}
         return pod
 
@@ -112,7 +127,7 @@ def seen(play: Play, container: str) -> tuple[str, str, str]:
     return ("deps" if file.startswith("/deps/") else "local"), "\n".join(left), log
 
 
-def _playable(pod: Document, name: str, pip_conf: bool) -> Document:
+def playable(pod: Document, name: str, pip_conf: bool) -> Document:
     """For podman: on this machine's network, volumes by names of their own, no part that only a kubelet plays."""
     pod = copy.deepcopy(pod)
     metadata, spec = pod["metadata"], pod["spec"]
@@ -141,7 +156,7 @@ def _playable(pod: Document, name: str, pip_conf: bool) -> Document:
 
 @pytest.fixture
 def functions(image: str, index: PackageIndex, tmp_path: Path) -> Functions:
-    return Functions(image, index, tmp_path)
+    return Functions(image, index.url, tmp_path)
 
 
 @each_variant
@@ -203,3 +218,24 @@ def test_a_function_that_is_started_again_needs_nobody(
             service.stop()
             play.restart(container)
             assert seen(play, container)[0] == "deps"
+
+
+@each_variant
+@pytest.mark.real_index
+def test_requests_and_arrow_are_importable_in_the_versions_that_are_locked(
+    image: str, real_index: str, tmp_path: Path, git: bool
+) -> None:
+    with Service(tmp_path / "data", index_url=real_index) as service:
+        functions = Functions(image, real_index, tmp_path, "requests>=2\narrow\n", _EVERYTHING)
+        play, container = functions.play(service.url, git=git)
+        with play:
+            code, log = play.ended(container, seconds=300)
+        assert code == 0, log
+        assert "Collecting" not in log
+        (told,) = [json.loads(line) for line in log.splitlines() if line.startswith('{"files"')]
+        with service.client() as client:
+            (pin,) = client.get("/v1/pins", params={"namespace": "shop"}).json()["items"]
+            lock = client.get(f"/v1/locks/{pin['lock']}").json()
+    assert all(file.startswith("/deps/site-packages/") for file in told["files"])
+    assert told["versions"] == {package["name"]: package["version"] for package in lock["packages"]}
+    assert {"requests", "arrow"} < set(told["versions"])

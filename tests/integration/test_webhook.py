@@ -1,11 +1,11 @@
 """The admission webhook over TLS, in the running service."""
 
-import base64
 import json
 import os
 import ssl
-import time
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,101 +17,15 @@ from tests.integration.conftest import publish
 from tests.support.certificates import certificate
 from tests.support.functions import function, patched, plain
 from tests.support.index import PackageIndex
-from tests.support.service import Service
-
-_SECONDS = 30
-_MUTATE = "/webhooks/v1/pods"
-_OBSERVE = "/webhooks/v1/pods/observe"
-
-
-class Webhook:
-    """The service with its webhook, and what signs that."""
-
-    def __init__(self, service: Service, folder: Path) -> None:
-        self.service = service
-        self.folder = folder
-
-    @property
-    def url(self) -> str:
-        (event,) = [each for each in self.service.events() if each["event"] == "webhook.listening"]
-        return f"https://127.0.0.1:{event['port']}"
-
-    def install(self, name: str) -> Path:
-        """Put a new certificate in the place of the one there, as a kubelet does: by a link; returns it."""
-        cert, key = certificate(self.folder, name)
-        for link, file in (("tls.crt", cert), ("tls.key", key)):
-            new = self.folder / f"{link}.new"
-            new.symlink_to(file)
-            new.replace(self.folder / link)
-        return cert
-
-    def post(self, path: str, content: bytes, trusted: Path | None = None) -> httpx.Response:
-        context = ssl.create_default_context(cafile=str(trusted or self.folder / "tls.crt"))
-        return httpx.post(self.url + path, content=content, verify=context, timeout=30)
-
-    def review(self, pod: Any, path: str = _MUTATE, **changes: Any) -> dict[str, Any]:
-        request = {
-            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
-            "kind": {"group": "", "version": "v1", "kind": "Pod"},
-            "operation": "CREATE",
-            "namespace": "shop",
-            "dryRun": False,
-            "object": pod,
-            **changes,
-        }
-        review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
-        response = self.answer(self.post(path, json.dumps(review).encode()))
-        assert response["uid"] == request["uid"]
-        return response
-
-    @staticmethod
-    def answer(answer: httpx.Response) -> dict[str, Any]:
-        """The response, which is well formed, and allows the Pod."""
-        assert answer.status_code == 200, answer.text
-        body = answer.json()
-        assert (body["apiVersion"], body["kind"]) == ("admission.k8s.io/v1", "AdmissionReview")
-        response = body["response"]
-        assert isinstance(response, dict)
-        assert response["allowed"] is True
-        assert ("patch" in response) == (response.get("patchType") == "JSONPatch")
-        assert all(len(each) <= 256 and each.isprintable() for each in response.get("warnings", []))
-        return response
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        return [each for each in self.service.events() if each["event"] == name]
-
-    def metric(self, mode: str, decision: str) -> float:
-        name = f'lockstep_admissions_total{{decision="{decision}",mode="{mode}"}} '
-        return sum(float(line.removeprefix(name)) for line in self.service.metrics().splitlines() if name in line)
+from tests.support.service import ROOT, Service
+from tests.support.webhook import MUTATE, OBSERVE, Webhook, patch_of, serving, until
 
 
 @pytest.fixture(scope="module")
 def webhook(index: PackageIndex, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webhook]:
     folder = tmp_path_factory.mktemp("webhook")
-    environment = {
-        "LOCKSTEP_WEBHOOK_LISTEN": "127.0.0.1:0",
-        "LOCKSTEP_WEBHOOK_CERT": str(folder / "tls.crt"),
-        "LOCKSTEP_WEBHOOK_KEY": str(folder / "tls.key"),
-        "LOCKSTEP_WEBHOOK_SERVER": "http://lockstep.lockstep.svc:8080",
-    }
-    service = Service(folder / "data", index_url=index.url, environment=environment)
-    webhook = Webhook(service, folder)
-    webhook.install("first")
-    with service:
+    with serving(folder, index) as webhook:
         yield webhook
-
-
-def _until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + _SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def _patch(response: dict[str, Any]) -> list[dict[str, Any]]:
-    found = json.loads(base64.b64decode(response["patch"], validate=True))
-    assert isinstance(found, list)
-    return found
 
 
 def test_a_function_is_patched_and_its_set_warmed(webhook: Webhook, index: PackageIndex, name: str) -> None:
@@ -119,7 +33,7 @@ def test_a_function_is_patched_and_its_set_warmed(webhook: Webhook, index: Packa
     pod = function(requirements=f"{name}\n")
     response = webhook.review(pod)
     assert "warnings" not in response
-    after = patched(pod, _patch(response))
+    after = patched(pod, patch_of(response))
     init = after["spec"]["initContainers"][-1]
     assert init["command"][-1] == bootstrap()
     with webhook.service.client() as client:
@@ -127,7 +41,7 @@ def test_a_function_is_patched_and_its_set_warmed(webhook: Webhook, index: Packa
     # What the Pod will check is what the service serves.
     assert served.content == archive()
     assert served.headers["ETag"] == f'"sha256:{init["args"][0]}"'
-    _until(lambda: any(each["outcome"] == "resolved" for each in webhook.events("admission.warmed")))
+    until(lambda: any(each["outcome"] == "resolved" for each in webhook.events("admission.warmed")))
     answer = webhook.service.resolve(f"{name}\n", target={"python": "3.12", "platform": "musllinux_1_2_x86_64"})
     assert answer.json()["outcome"] == "cached"
     again = webhook.review(after)
@@ -140,7 +54,7 @@ def test_the_volume_is_limited_once_the_size_is_known(webhook: Webhook, index: P
     pod = function(requirements=f"{name}\n")
 
     def limit() -> dict[str, Any]:
-        volumes = patched(pod, _patch(webhook.review(pod, dryRun=True)))["spec"]["volumes"]
+        volumes = patched(pod, patch_of(webhook.review(pod, dryRun=True)))["spec"]["volumes"]
         (found,) = [each["emptyDir"] for each in volumes if each["name"] == "lockstep-deps"]
         assert isinstance(found, dict)
         return found
@@ -159,22 +73,72 @@ def test_a_dry_run_starts_nothing(webhook: Webhook, index: PackageIndex, name: s
     # Another's warming that began later has ended; this one's would have too.
     publish(index, f"{name}-later", "1.0")
     webhook.review(function(requirements=f"{name}-later\n"))
-    _until(lambda: len(webhook.events("admission.warmed")) > seen)
+    until(lambda: len(webhook.events("admission.warmed")) > seen)
     answer = webhook.service.resolve(f"{name}\n", target={"python": "3.12", "platform": "musllinux_1_2_x86_64"})
     assert answer.json()["outcome"] == "resolved"
 
 
 def test_to_observe_changes_nothing_and_tells(webhook: Webhook, index: PackageIndex, name: str) -> None:
     publish(index, name, "1.0")
-    before = webhook.metric("observe", "injected")
-    response = webhook.review(function(requirements=f"{name}\n"), _OBSERVE)
+    before, seen = webhook.metric("observe", "injected"), len(webhook.events("observed"))
+    response = webhook.review(function(requirements=f"{name}\n"), OBSERVE)
     assert set(response) == {"uid", "allowed"}
     event = webhook.events("admission")[-1]
     assert (event["mode"], event["decision"], event["requirements"]) == ("observe", "injected", [name])
     assert (event["namespace"], event["workload"]) == ("shop", "orders")
     assert webhook.metric("observe", "injected") == before + 1
+    until(lambda: len(webhook.events("observed")) > seen)
+    told = webhook.events("observed")[-1]
     answer = webhook.service.resolve(f"{name}\n", target={"python": "3.12", "platform": "musllinux_1_2_x86_64"})
-    assert answer.json()["outcome"] == "resolved"
+    assert answer.json()["outcome"] == "cached"
+    assert (told["lock"], told["packages"]) == (answer.json()["lock"]["digest"], 1)
+    assert (told["result"], told["drift"]) == ("agrees", [])
+    assert told["estimate"]["cpu_seconds_saved"] > 0
+    # At 150m, which the function has.
+    assert told["estimate"]["seconds_saved"] > 6 * told["estimate"]["cpu_seconds_saved"]
+    with webhook.service.client() as client:
+        pins = client.get("/v1/pins", params={"namespace": "shop"}).json()["items"]
+    assert told["lock"] not in [pin["lock"] for pin in pins]
+
+
+def test_replicas_that_would_differ_are_told(index: PackageIndex, name: str, tmp_path: Path) -> None:
+    with serving(tmp_path, index, fresh_for="0s") as webhook:
+        pod = function(requirements=f"{name}\n{name}-sub")
+        publish(index, name, "1.0")
+        publish(index, f"{name}-sub", "1.0")
+        webhook.review(pod, OBSERVE)
+        until(lambda: len(webhook.events("observed")) == 1)
+        publish(index, name, "1.1")
+        webhook.review(pod, OBSERVE)
+        until(lambda: len(webhook.events("observed")) == 2)
+        first, second = webhook.events("observed")
+        assert (first["result"], second["result"]) == ("agrees", "drifts")
+        assert first["lock"] != second["lock"]
+        assert second["drift"] == [f"{name} 1.0 → 1.1"]
+        metrics = webhook.service.metrics()
+        assert 'lockstep_observed_pods_total{result="drifts"} 1.0' in metrics
+        assert "lockstep_observed_saved_cpu_seconds_total" in metrics
+        # The same, as a team reads it.
+        log = tmp_path / "log"
+        log.write_text(webhook.service.log())
+        argv = [sys.executable, "-m", "resolver", "observed", "--json", str(log)]
+        told = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
+        (workload,) = json.loads(told)["workloads"]
+        assert (workload["namespace"], workload["workload"], workload["pods"]) == ("shop", "orders", 2)
+        assert workload["locks"] == [first["lock"], second["lock"]]
+        assert workload["drift"] == [f"{name} 1.0 → 1.1"]
+
+
+def test_what_cannot_be_locked_is_told_with_its_cause(webhook: Webhook, name: str) -> None:
+    seen = len(webhook.events("observed"))
+    webhook.review(function(requirements=f"{name}-nobody-has-this\n"), OBSERVE)
+    until(lambda: len(webhook.events("observed")) == seen + 1)
+    webhook.review(function(git=True), OBSERVE)
+    until(lambda: len(webhook.events("observed")) == seen + 2)
+    refused, unknown = webhook.events("observed")[seen:]
+    assert refused["result"] == "refused"
+    assert f"{name}-nobody-has-this" in refused["cause"]
+    assert (unknown["result"], unknown["cause"]) == ("unknown", "its requirements are not in its spec")
 
 
 def test_any_doubt_leaves_the_pod_and_says_why(webhook: Webhook) -> None:
@@ -207,7 +171,7 @@ def test_any_doubt_leaves_the_pod_and_says_why(webhook: Webhook) -> None:
     ids=lambda content: repr(content[:40]),
 )
 def test_a_malformed_review_gets_a_well_formed_answer(webhook: Webhook, content: bytes) -> None:
-    for path in (_MUTATE, _OBSERVE):
+    for path in (MUTATE, OBSERVE):
         response = webhook.answer(webhook.post(path, content))
         assert "patch" not in response
         assert response["warnings"]
@@ -236,7 +200,7 @@ def test_its_listener_serves_nothing_else(webhook: Webhook) -> None:
     for path in ("/v1/locks", "/metrics", "/openapi.json"):
         assert httpx.get(webhook.url + path, verify=context).status_code == 404
     with webhook.service.client() as client:
-        assert client.post(_MUTATE, json={}).status_code == 404
+        assert client.post(MUTATE, json={}).status_code == 404
 
 
 def test_a_new_certificate_is_used_without_a_restart(webhook: Webhook) -> None:
@@ -249,23 +213,23 @@ def test_a_new_certificate_is_used_without_a_restart(webhook: Webhook) -> None:
         new.symlink_to(target)
         new.replace(webhook.folder / "tls.key")
         if target != key:
-            _until(lambda: webhook.events("webhook.certificate-unusable"))
-            webhook.answer(webhook.post(_MUTATE, b"{}", trusted=old))
+            until(lambda: webhook.events("webhook.certificate-unusable"))
+            webhook.answer(webhook.post(MUTATE, b"{}", trusted=old))
     new_one = webhook.install("second")
     pid = webhook.service.pid
 
     def renewed() -> bool:
         try:
-            webhook.answer(webhook.post(_MUTATE, b"{}", trusted=new_one))
+            webhook.answer(webhook.post(MUTATE, b"{}", trusted=new_one))
         except httpx.ConnectError as failure:
             assert "CERTIFICATE_VERIFY_FAILED" in str(failure)
             return False
         return True
 
-    _until(renewed)
+    until(renewed)
     assert webhook.service.pid == pid
     with pytest.raises(httpx.ConnectError):
-        webhook.post(_MUTATE, b"{}", trusted=old)
+        webhook.post(MUTATE, b"{}", trusted=old)
 
 
 def test_it_ends_with_the_service(webhook: Webhook, tmp_path: Path) -> None:
@@ -279,7 +243,7 @@ def test_it_ends_with_the_service(webhook: Webhook, tmp_path: Path) -> None:
         Service(tmp_path / "data", index_url="http://127.0.0.1:9/simple", environment=environment), tmp_path
     )
     with other.service:
-        other.answer(other.post(_MUTATE, b"{}", trusted=webhook.folder / "tls.crt"))
+        other.answer(other.post(MUTATE, b"{}", trusted=webhook.folder / "tls.crt"))
         with other.service.client() as client:
             assert client.get("/readyz").status_code == 200
         assert other.service.stop() == 0

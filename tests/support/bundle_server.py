@@ -110,6 +110,7 @@ class BundleServer:
         self.client = b""  # what GET /client/lockstep.pyz answers
         self.requests: list[str] = []
         self.bodies: list[dict[str, Any]] = []
+        self.fallbacks: list[dict[str, Any]] = []
         self.authorizations: list[str | None] = []
         self.polls = 0  # how often an operation is still running; none: requests are answered at once
         self.prefix = ""  # the path that all others begin with
@@ -270,6 +271,9 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, owner.client, {"Content-Type": "application/zip"}
         if path == "/v1/resolve":
             return _json(*owner.resolve(body))
+        if path == "/v1/fallbacks":
+            owner.fallbacks.append(body)
+            return _json(200, {"counted": body["reason"]})
         if match := re.fullmatch(r"/v1/operations/([\w-]+)", path):
             return _json(*owner.operation(match[1]))
         match = re.fullmatch(r"/v1/(?:bundles|blobs)/(sha256:[0-9a-f]{64})", path)

@@ -55,7 +55,7 @@ def needs_containers() -> None:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """One process at a time makes images; the others then find them."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / ".lock").open("wb") as lock:
@@ -66,7 +66,7 @@ def _alone() -> Iterator[None]:
 @functools.cache
 def base_image() -> str:
     """Debian's own Python on the smallest Debian, made with no registry; kept from run to run."""
-    with _alone():
+    with alone():
         return _base_image()
 
 
@@ -90,7 +90,7 @@ def _base_image() -> str:
 def interpreter_images() -> dict[str, str]:
     """Images with an interpreter under /usr/local, for those minor versions of this machine that run on the base."""
     base = base_image()
-    with _alone():
+    with alone():
         images = {version: _interpreter_image(version, base) for version in PYTHONS}
     return {version: image for version, image in images.items() if image is not None}
 
@@ -127,9 +127,14 @@ def build(target: str, tag: str) -> str:
     argv = ["buildah", "build", "--layers", "--format=docker", "--network=host", "--pull-never", f"--target={target}"]
     argv += [f"--build-arg={name}={value}" for name, value in arguments.items()]
     argv += [flag for flag in trusting() if flag.startswith("--volume")]  # a variable would stay in the image
-    with _alone():
+    with alone():
         _run([*argv, f"--tag={tag}", "."], seconds=_BUILD_SECONDS)
     return tag
+
+
+def podman(*arguments: str) -> str:
+    """What a podman command prints; it has to end well."""
+    return _run(["podman", *arguments]).stdout
 
 
 def inspect(image: str) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from storage.errors import StorageError
 
 # Alembic keeps the migration under way in module globals.
 _ONE_AT_A_TIME = threading.Lock()
-_STEPS = sorted(path.name[:4] for path in (Path(__file__).parent / "versions").glob("[0-9]*.py"))
+STEPS = sorted(path.name[:4] for path in (Path(__file__).parent / "versions").glob("[0-9]*.py"))
+"""All that there are, oldest first."""
 
 
 def bring_up_to_date(engine: Engine) -> None:
@@ -22,10 +23,10 @@ def bring_up_to_date(engine: Engine) -> None:
         StorageError: a newer version brought the tables further than this one knows.
     """
     with engine.begin() as connection:
-        current = _current(connection)
-        if current == _STEPS[-1]:
+        current = step(connection)
+        if current == STEPS[-1]:
             return
-        if current is not None and current not in _STEPS:
+        if current is not None and current not in STEPS:
             raise StorageError(f"the database was brought to {current} by a newer version of Lockstep")
         # Alembic takes a good part of a start to import, and nearly every start has nothing to do for it.
         from alembic import command
@@ -38,8 +39,8 @@ def bring_up_to_date(engine: Engine) -> None:
             command.upgrade(config, "head")
 
 
-def _current(connection: Connection) -> str | None:
-    """The last step that was taken, as alembic records it."""
+def step(connection: Connection) -> str | None:
+    """The last step that was taken, as alembic records it; None where there are no tables."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

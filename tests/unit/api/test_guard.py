@@ -30,6 +30,7 @@ NEEDS: dict[tuple[str, str], Need] = {
     ("GET", "/openapi.json"): "token",
     ("HEAD", "/openapi.json"): "token",
     ("POST", "/v1/resolve"): "token",
+    ("POST", "/v1/fallbacks"): "token",
     ("POST", "/v1/warm"): "operator",
     ("GET", "/v1/operations/{identifier}"): "token",
     ("GET", "/v1/locks"): "token",

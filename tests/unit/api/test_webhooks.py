@@ -14,6 +14,8 @@ from resolver.api.webhooks import build_webhooks
 from resolver.domain.injection import Delivery, Injected, inject
 from resolver.domain.requests import Index, ResolveRequest
 from resolver.service.admission import Admission
+from resolver.service.lock_book import LockBook
+from resolver.service.observing import Observing
 from resolver.service.requests import Requests
 from resolver.service.warm import Warming
 from tests.support.functions import SERVER, patched
@@ -53,12 +55,13 @@ async def _unknown(request: ResolveRequest) -> int | None:
 
 
 def _post(path: str, content: bytes) -> dict[str, Any]:
-    # Dry runs and observed Pods are never warmed.
+    # Dry runs make nothing ready.
     admission = Admission(
         DELIVERY,
         Requests([Index("pypi", "https://packages.example.com/simple")]),
         cast(Warming, None),
         _unknown,
+        Observing(cast(Warming, None), cast(LockBook, None), lambda *_: None),
         platforms=[],
         tell=lambda *_: None,
     )

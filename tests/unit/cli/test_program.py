@@ -21,7 +21,7 @@ from tests.unit.cli.service import Asked, Said, Service, of_model, of_problem
 
 COMMANDS = [
     *("serve", "fetch", "lock", "locks", "show", "diff", "why", "pins", "refresh", "hold"),
-    *("warm", "publish", "inject", "gc", "fsck", "migrate"),
+    *("warm", "publish", "inject", "observed", "doctor", "gc", "fsck", "migrate"),
 ]
 PROGRAM = [sys.executable, "-c", "import sys; from resolver.cli import main; sys.exit(main(None, serve=lambda _: 7))"]
 
@@ -224,6 +224,28 @@ def test_fetch_loads_nothing_that_a_pod_would_wait_for() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert ran.stdout == "64\n", ran.stderr
+
+
+def test_a_fetch_beside_the_services_settings_minds_its_own(tmp_path: Path) -> None:
+    """As in the service's image, whose variables say where its data is and where it listens."""
+    settings = {"LOCKSTEP_DATA_DIR": "/var/lib/lockstep", "LOCKSTEP_LISTEN": "0.0.0.0:8080", "LOCKSTEP_CONFIG": "/c"}
+    flags = (
+        "fetch",
+        "--server",
+        "http://127.0.0.1:9",
+        "--target",
+        str(tmp_path),
+        "--requirement",
+        "a",
+        "--timeout",
+        "1",
+    )
+    done = program(*flags, **settings)
+    assert done.returncode == 69, done.stderr
+    done = program(*flags, **settings, LOCKSTEP_TARGETT="x")
+    assert done.returncode == 64
+    assert "LOCKSTEP_TARGETT" in done.stderr
+    assert "LOCKSTEP_DATA_DIR" not in done.stderr
 
 
 def test_on_a_narrow_terminal_nothing_is_left_out(service: Service) -> None:

@@ -1,9 +1,12 @@
 """The injected init container's program, as its container runs it: whatever fails, the Pod starts as before."""
 
+import contextlib
 import hashlib
 import os
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -82,6 +85,28 @@ def test_nobody_listens(init: Init) -> None:
     assert (done.returncode, init.left) == (0, TEXT)
 
 
+@pytest.mark.parametrize(
+    "answer", [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", b"\r\n" * 9]
+)
+def test_something_else_answers(init: Init, answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def talk() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.recv(1 << 16)
+                        connection.sendall(answer)
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        done = init.inline(LOCKSTEP_SERVER=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert (done.returncode, init.left) == (0, TEXT), done.stderr
+
+
 def test_a_service_that_is_silent_is_waited_for_a_bounded_time(init: Init) -> None:
     init.server.fault("/client/", "hang")
     assert (init.inline().returncode, init.left) == (0, TEXT)
@@ -118,11 +143,68 @@ def test_a_private_index_is_pips_alone(init: Init, tmp_path: Path) -> None:
     (tmp_path / "pip.conf").write_text("[global]\n")
     done = init.inline(TEXT, f"--pip-conf={tmp_path}/pip.conf")
     assert (done.returncode, init.left) == (0, TEXT)
-    assert init.server.requests == []
+    assert init.server.requests == ["/v1/fallbacks"]  # that it is so, and nothing that is in it
     # The Secret is optional: where there is none, its file is a folder, or is not there.
     (tmp_path / "pip.conf").unlink()
     assert init.inline(TEXT, f"--pip-conf={tmp_path}/pip.conf").returncode == 0
     assert (init.left, init.in_place) == ("", True)
+
+
+def told(init: Init) -> list[tuple[str, str | None]]:
+    return [(each["reason"], each.get("workload")) for each in init.server.fallbacks]
+
+
+def test_the_service_hears_of_a_fallback_once(init: Init, tmp_path: Path) -> None:
+    (tmp_path / "pip.conf").write_text("[global]\n")
+    init.inline(TEXT, f"--pip-conf={tmp_path}/pip.conf", LOCKSTEP_NAMESPACE="shop", LOCKSTEP_WORKLOAD="orders")
+    assert init.server.fallbacks[-1] == {
+        "reason": "private-index",
+        "detail": "a pip.conf names an index of its own",
+        "namespace": "shop",
+        "workload": "orders",
+    }
+    (init.target / "attempt").touch()
+    init.inline()
+    init.server.client = b"another"
+    init.inline()
+    init.server.client = CLIENT
+    init.server.refuse("odd", 422, "build-required", "No wheel")
+    init.inline("odd")  # the client tells of this one, and its bootstrap has nothing to add
+    init.inline(LOCKSTEP_COLOUR="green")
+    assert told(init) == [
+        *(("private-index", "orders"), ("killed", None), ("no-client", None), ("refused", None), ("failed", None))
+    ]
+    init.server.fallbacks.clear()
+    init.inline()
+    init.inline("odd", LOCKSTEP_ON_FAILURE="fail")
+    assert told(init) == []
+
+
+def test_a_token_is_shown_with_it(init: Init, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("a-token\n")
+    (init.target / "attempt").touch()
+    init.inline(LOCKSTEP_TOKEN_FILE=str(tmp_path / "token"))
+    assert init.server.authorizations == ["Bearer a-token"]
+
+
+def test_nobody_waits_for_who_does_not_hear(init: Init) -> None:
+    (init.target / "attempt").touch()
+    init.server.fault("/v1/fallbacks", "hang")
+    done = init.inline()
+    assert (done.returncode, init.left) == (0, TEXT)
+
+
+def test_last_words_are_left_where_there_is_room_for_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: BundleServer
+) -> None:
+    monkeypatch.setattr(program, "TERMINATION_MESSAGE", tmp_path / "termination-log")
+    monkeypatch.setenv("LOCKSTEP_SERVER", server.url)
+    program.tell("killed", "the attempt before this one was killed")
+    assert not (tmp_path / "termination-log").exists()
+    (tmp_path / "termination-log").touch()
+    program.tell("killed", "the attempt before this one was killed")
+    words = (tmp_path / "termination-log").read_text()
+    assert words == "lockstep: fallback: killed: the attempt before this one was killed"
 
 
 def test_an_attempt_that_was_killed_is_not_made_again_and_again(init: Init) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from resolver.client import fallback
 from resolver.client import fetch as story
 from resolver.client.arguments import parse
 from resolver.client.console import Console
+from resolver.client.errors import Unavailable
 from tests.support.bundle_server import BundleServer, make_bundle
 from tests.unit.client.conftest import DEMO, DEMO_TREE, Client
 
@@ -55,6 +57,48 @@ def test_every_other_failure_leaves_the_text(client: Client, server: BundleServe
     (tmp_path / "r.txt").write_bytes(b"demo # caf\xe9\n")
     assert client.run("-r", str(tmp_path / "r.txt"), *FALLBACK).returncode == 0
     assert (client.target / "requirements.txt").read_bytes() == b"demo # caf\xe9\n"
+
+
+def test_the_service_hears_of_it_and_why(client: Client, server: BundleServer) -> None:
+    workload = ("--namespace", "shop", "--workload", "orders")
+    server.refuse(TEXT, 422, "build-required", "No wheel", detail="of demo")
+    client.fetch(TEXT, *FALLBACK, *workload)
+    told = {"reason": "refused", "detail": "No wheel: of demo", "namespace": "shop", "workload": "orders"}
+    assert server.fallbacks == [told]
+    server.refuse("a", 403, "forbidden", "Not for you")
+    server.serve("b", DEMO, unpacked_size=10**15)
+    server.serve("c", DEMO)
+    server.fault("/v1/bundles", "503")
+    for text in ("a", "b", "c"):
+        client.fetch(text, *FALLBACK)
+    assert [each["reason"] for each in server.fallbacks[1:]] == ["not-allowed", "cannot-write", "unavailable"]
+    server.clear_faults()
+    client.fetch("c", *FALLBACK)
+    client.fetch("a")  # fails, and falls back to nothing
+    assert len(server.fallbacks) == 4
+
+
+@pytest.mark.parametrize("kind", ["hang", "refuse", "503", "garbage"])
+def test_a_service_that_does_not_hear_of_it_is_no_harm(client: Client, server: BundleServer, kind: str) -> None:
+    server.refuse(TEXT, 422, "build-required", "No wheel")
+    server.fault("/v1/fallbacks", kind)
+    done = client.fetch(TEXT, *FALLBACK)
+    assert (done.returncode, left(client)) == (0, TEXT)
+    assert "does not hear of it" in done.stderr
+
+
+def test_last_words_are_left_where_there_is_room_for_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "termination-log"
+    monkeypatch.setattr(fallback, "TERMINATION_MESSAGE", str(place))
+    flags = ["--server", "http://127.0.0.1:9", "--target", str(tmp_path), "--requirement", "a"]
+    options = parse(flags, {})
+    fallback.tell(options, Unavailable("nobody is there"), Console(sys.stderr))
+    assert not place.exists()
+    place.write_text("older words, and longer ones than those that come after them")
+    fallback.tell(options, Unavailable("nobody is there"), Console(sys.stderr))
+    assert place.read_text() == "lockstep: fallback: unavailable: nobody is there"
 
 
 def test_an_older_tree_does_not_shadow_what_is_installed_instead(client: Client, server: BundleServer) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from resolver.client.build import bootstrap
-from resolver.domain.injection import Delivery, Injected, Owner, inject
+from resolver.domain.injection import Delivery, Injected, Owner, inject, mounts_for
 from resolver.domain.pods import Left, workload
 from resolver.domain.requests import Workload
 from tests.support.functions import IMAGE, REQUIREMENTS, SERVER, assert_restricted, function, patched, plain
@@ -284,3 +284,73 @@ def test_a_template_learns_its_revision_when_its_pods_are_made() -> None:
     assert found["LOCKSTEP_WORKLOAD"] == "checkout"
     assert found["LOCKSTEP_NAMESPACE"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
     assert found["LOCKSTEP_REVISION"] == {"fieldRef": {"fieldPath": "metadata.labels['pod-template-hash']"}}
+
+
+# --- Image volumes ----------------------------------------------------------------------------------------------------
+
+REFERENCE = "registry.example.com/lockstep/shop/orders@sha256:" + "0" * 64
+MUSL = ["musllinux_1_2_x86_64"]
+NAMED = {"lockstep.dev/python": "3.12", "lockstep.dev/platform": "manylinux_2_28_x86_64"}
+
+
+def could_mount(pod: Document, platforms: list[str] = MUSL) -> tuple[str, str] | None:
+    found = inject(pod, DELIVERY, namespace="shop")
+    assert isinstance(found, Injected), found
+    return mounts_for(found, platforms)
+
+
+@with_sidecar
+def test_a_function_that_mounts_leaves_pip_nothing_and_has_no_init_container(sidecar: bool) -> None:
+    schemas: Any = pytest.importorskip(
+        "kubernetes_validate", reason="no kubernetes-validate here (.ci/run installs it)"
+    )
+    before = function(sidecar=sidecar)
+    after = injected(before, image=REFERENCE)
+    assert after["spec"]["initContainers"] == before["spec"]["initContainers"]
+    container = after["spec"]["containers"][0]
+    found = variables(container)
+    assert found["FUNC_HANDLER_DEPENDENCIES"] == ""
+    assert found["PYTHONPATH"] == "/deps/site-packages:/kubeless/.local"
+    assert {"name": "lockstep-deps", "mountPath": "/deps", "readOnly": True} in container["volumeMounts"]
+    volume = {"name": "lockstep-deps", "image": {"reference": REFERENCE, "pullPolicy": "IfNotPresent"}}
+    assert after["spec"]["volumes"] == [*before["spec"]["volumes"], volume]
+    schemas.validate(copy.deepcopy(after), "1.33", strict=True)
+    assert_restricted(after)
+    assert left(after) == Left("already")
+
+
+def test_who_can_mount_is_certain() -> None:
+    assert could_mount(function()) == ("3.12", "musllinux_1_2_x86_64")
+    # Its requirements are not in its spec; its nodes may be of several kinds.
+    assert could_mount(function(git=True)) is None
+    assert could_mount(function(), [*MUSL, "musllinux_1_2_aarch64"]) is None
+
+
+@pytest.mark.parametrize(
+    ("image", "certain"),
+    [
+        ("mirror.example.com:5000/function-runtime-python312@sha256:" + "0" * 64, True),
+        ("function-runtime-python312", True),
+        ("registry.example.com/serverless/function-runtime-python313:main", False),
+        ("registry.example.com/python:3.12-slim", False),
+        ("registry.example.com/my-function-runtime-python312:1", False),
+    ],
+)
+def test_a_function_in_an_image_of_its_own_fetches(image: str, certain: bool) -> None:
+    assert (could_mount(changed(function(), image=image)) is not None) == certain
+
+
+def test_an_annotated_pod_mounts_where_it_names_its_target_and_no_fallback() -> None:
+    assert could_mount(plain(TEXT | NAMED | {"lockstep.dev/on-failure": "fail"})) == ("3.12", "manylinux_2_28_x86_64")
+    assert could_mount(plain(TEXT | NAMED)) is None  # it may install from /deps/requirements.txt
+    assert could_mount(plain(TEXT | {"lockstep.dev/on-failure": "fail"})) is None
+    unknown = {"lockstep.dev/requirements-configmap": "deps", "lockstep.dev/on-failure": "fail"}
+    assert could_mount(plain(unknown | NAMED)) is None
+
+
+def test_what_is_in_the_way_of_a_fetch_is_in_the_way_of_a_mount() -> None:
+    pod = function()
+    pod["spec"]["volumes"].append({"name": "lockstep-deps", "emptyDir": {}})
+    found = inject(pod, DELIVERY, namespace="shop", image=REFERENCE)
+    assert isinstance(found, Left)
+    assert found.code == "taken"

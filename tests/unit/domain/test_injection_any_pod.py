@@ -13,6 +13,7 @@ from tests.support.functions import SERVER, patched
 
 Document = dict[str, Any]
 
+_IMAGE = "registry.example.com/lockstep/shop/any@sha256:" + "0" * 64
 _FUNCTION = {"serverless.kyma-project.io/function-name": "f"}
 _DELIVERIES = st.builds(
     Delivery,
@@ -107,16 +108,16 @@ def pods(draw: st.DrawFn) -> Document:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(pods(), _DELIVERIES, st.none() | st.integers(0, 10**12))
-def test_any_pod(pod: Document, delivery: Delivery, size: int | None) -> None:
+@given(pods(), _DELIVERIES, st.none() | st.integers(0, 10**12), st.sampled_from([None, None, _IMAGE]))
+def test_any_pod(pod: Document, delivery: Delivery, size: int | None, image: str | None) -> None:
     schemas: Any = pytest.importorskip(
         "kubernetes_validate", reason="no kubernetes-validate here (.ci/run installs it)"
     )
     schemas.validate(copy.deepcopy(pod), "1.33", strict=True)
     before = copy.deepcopy(pod)
-    found = inject(pod, delivery, namespace="shop", unpacked_size=size)
+    found = inject(pod, delivery, namespace="shop", unpacked_size=size, image=image)
     assert pod == before
-    event(found.code if isinstance(found, Left) else "injected")
+    event(found.code if isinstance(found, Left) else "mounted" if image else "injected")
     if not isinstance(found, Injected):
         return
     after = patched(pod, found.patch)
@@ -124,24 +125,24 @@ def test_any_pod(pod: Document, delivery: Delivery, size: int | None) -> None:
     again = inject(after, delivery, namespace="shop", unpacked_size=size)
     assert not isinstance(again, Injected)
     assert (again.code, again.message) == ("already", "")
-    _assert_added_alone(pod, after, found.asked.container)
+    _assert_added_alone(pod, after, found.asked.container, mounted=image is not None)
 
 
-def _assert_added_alone(pod: Document, after: Document, position: int) -> None:
+def _assert_added_alone(pod: Document, after: Document, position: int, *, mounted: bool) -> None:
     spec, changed = pod["spec"], after["spec"]
     assert {**pod, "spec": None} == {**after, "spec": None}
     parts = {"volumes", "initContainers", "containers"}
     assert {name: value for name, value in spec.items() if name not in parts} == {
         name: value for name, value in changed.items() if name not in parts
     }
-    assert changed["initContainers"][:-1] == spec.get("initContainers", [])
+    inits = changed.get("initContainers", [])
+    assert inits[: len(inits) - (not mounted)] == spec.get("initContainers", [])
     assert changed["volumes"][: len(spec["volumes"])] == spec["volumes"]
     volumes = [volume["name"] for volume in changed["volumes"]]
     assert len(volumes) == len(set(volumes))
-    names = [each["name"] for each in (*changed["containers"], *changed["initContainers"])]
+    names = [each["name"] for each in (*changed["containers"], *inits)]
     assert len(names) == len(set(names))
-    init = changed["initContainers"][-1]
-    assert {mount["name"] for mount in init["volumeMounts"]} <= set(volumes)
+    assert mounted or {mount["name"] for mount in inits[-1]["volumeMounts"]} <= set(volumes)
     for number, (mine, theirs) in enumerate(zip(spec["containers"], changed["containers"], strict=True)):
         if number != position:
             assert mine == theirs

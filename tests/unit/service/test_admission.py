@@ -12,6 +12,8 @@ from resolver.domain.pods import Document, Left
 from resolver.domain.requests import Index, ResolveRequest
 from resolver.service.admission import Admission
 from resolver.service.asked import Asked
+from resolver.service.lock_book import LockBook
+from resolver.service.observing import Observing
 from resolver.service.progress import Progress
 from resolver.service.requests import Requests
 from resolver.service.resolve import Answer
@@ -59,7 +61,15 @@ async def make(resolver: Resolver, tmp_path: Path) -> AsyncIterator[tuple[Make, 
         warming = Warming(resolver, REQUESTS, asked, parallel=1000)
         platforms = ["musllinux_1_2_x86_64"]
         made.append(
-            Admission(DELIVERY, REQUESTS, warming, size, platforms=platforms, tell=lambda *each: told.append(each))
+            Admission(
+                DELIVERY,
+                REQUESTS,
+                warming,
+                size,
+                Observing(warming, LockBook(store.locks), lambda *_: None),
+                platforms=platforms,
+                tell=lambda *each: told.append(each),
+            )
         )
         return made[-1]
 
@@ -123,7 +133,7 @@ async def test_warming_is_for_pods_that_are_made_for_real(
 ) -> None:
     admission = make[0]()
     target = {"lockstep.dev/python": "3.13", "lockstep.dev/platform": "manylinux_2_28_aarch64"}
-    for mode, dry_run in (("observe", False), ("mutate", True), ("observe", True)):
+    for mode, dry_run in (("mutate", True), ("observe", True)):
         await admission.review(function(), "shop", mode=mode, dry_run=dry_run)  # type: ignore[arg-type]  # both are modes
     await admission.review(plain({"lockstep.dev/requirements": "flask"}), "shop", mode="mutate", dry_run=False)
     assert isinstance(

@@ -14,10 +14,12 @@ from typing import Any
 from urllib.parse import unquote
 
 import httpx
+import obstore
 import pytest
 
 from storage.blob_protocols import BlobStore
 from storage.blobs import buckets
+from storage.blobs.buckets import bucket_at
 from storage.blobs.filesystem import FilesystemBlobStore
 from storage.blobs.object_store import PART, ObjectBlobStore
 from storage.blobs.opening import open_blob_store
@@ -278,6 +280,17 @@ async def test_a_store_without_conditional_writes(url: str, tmp_path: Path, monk
     monkeypatch.setenv("AWS_CONDITIONAL_PUT", "disabled")
     store = ObjectBlobStore.open(url, tmp_path)
     assert await content_of(store, await put(store, b"content")) == b"content"
+
+
+async def test_whether_it_creates_once_is_tried(
+    store: ObjectBlobStore, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await store.creates_once()
+    monkeypatch.setenv("AWS_CONDITIONAL_PUT", "disabled")
+    without = ObjectBlobStore.open(url, tmp_path)
+    assert not await without.creates_once()
+    objects = [each async for page in obstore.list(bucket_at(url)[0]) for each in page]
+    assert not [each for each in objects if "probe" in each["path"]]
 
 
 @pytest.mark.parametrize(
