@@ -1,5 +1,6 @@
 """What holds for every test."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,21 @@ settings.load_profile("lockstep")
 
 # The rooms whose files take longest, so that the workers end together.
 _FIRST = ("scenarios", "faults", "e2e", "unit/service", "integration", "contracts")
+
+
+def pytest_configure() -> None:
+    """Every service that is started tries the interpreters on PATH; a version manager's stubs of them take longest."""
+    folders = os.get_exec_path()
+    os.environ["PATH"] = os.pathsep.join(folder for folder in folders if not any(map(_is_script, _pythons(folder))))
+
+
+def _pythons(folder: str) -> list[Path]:
+    return [path for path in Path(folder).glob("python3.*") if path.suffix[1:].isdigit() and path.is_file()]
+
+
+def _is_script(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"#!"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -46,7 +46,8 @@ def at_every_call(template: Path, tmp_path: Path) -> Iterator[Callable[[Story], 
             await world.quiet()
             await world.check_references()
             assert world.in_use() <= set(await world.records()), "what was given out is gone"
-            for _ in range(6):
+            world.time += RULES.used
+            for _ in range(3):
                 await world.collect_whole()
                 world.time += RULES.grace
             await world.collect_whole()
