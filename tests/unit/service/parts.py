@@ -30,8 +30,8 @@ def wheel_digest(name: str) -> Digest:
     return Digest.of(wheel_content(name))
 
 
-def lock_of(*names: str, indexes: Mapping[str, Index] = MappingProxyType({})) -> Lock:
-    """A lock of version 1.0 of these, from INDEX where `indexes` does not name another."""
+def picked(**sizes: int | None) -> Pylock:
+    """Version 1.0 of these, a wheel each, of these sizes, as an engine has it."""
     packages = [
         Package(
             name=canonicalize_name(name),
@@ -40,13 +40,19 @@ def lock_of(*names: str, indexes: Mapping[str, Index] = MappingProxyType({})) ->
                 PackageWheel(
                     name=f"{name}-1.0-py3-none-any.whl",
                     url=f"https://packages.example.com/{name}-1.0-py3-none-any.whl",
+                    size=size,
                     hashes={"sha256": wheel_digest(name).hex},
                 )
             ],
         )
-        for name in names
+        for name, size in sizes.items()
     ]
-    pylock = Pylock(lock_version=Version("1.0"), created_by="test", packages=packages)
+    return Pylock(lock_version=Version("1.0"), created_by="test", packages=packages)
+
+
+def lock_of(*names: str, indexes: Mapping[str, Index] = MappingProxyType({})) -> Lock:
+    """A lock of version 1.0 of these, from INDEX where `indexes` does not name another."""
+    pylock = picked(**dict.fromkeys(names))
     return compose(
         requirements=parse_requirements("\n".join(names), field="requirements"),
         constraints=[],

@@ -2,15 +2,13 @@
 
 import asyncio
 
-from packaging.pylock import Package, PackageWheel, Pylock
-from packaging.utils import NormalizedName, canonicalize_name
-from packaging.version import Version
+from packaging.utils import NormalizedName
 
 from resolver.domain.errors import IndexUnavailable
 from resolver.domain.ports import Project, WheelReference
 from resolver.domain.requests import Index
 from resolver.service.head_start import HeadStart
-from tests.unit.service.parts import INDEX, wheel_digest
+from tests.unit.service.parts import INDEX, picked
 
 OTHER = Index("other", "https://other.example.com/simple")
 
@@ -51,26 +49,6 @@ class Layers:
 async def settle() -> None:
     for _ in range(10):
         await asyncio.sleep(0)
-
-
-def picked(**sizes: int | None) -> Pylock:
-    """One wheel of each of these."""
-    packages = [
-        Package(
-            name=canonicalize_name(name),
-            version=Version("1.0"),
-            wheels=[
-                PackageWheel(
-                    name=f"{name}-1.0-py3-none-any.whl",
-                    url=f"https://packages.example.com/{name}-1.0-py3-none-any.whl",
-                    size=size,
-                    hashes={"sha256": wheel_digest(name).hex},
-                )
-            ],
-        )
-        for name, size in sizes.items()
-    ]
-    return Pylock(lock_version=Version("1.0"), created_by="test", packages=packages)
 
 
 async def test_the_largest_are_begun_first_and_no_more_than_may_be_under_way() -> None:
