@@ -14,7 +14,7 @@ import structlog
 import uvloop
 from starlette.types import ASGIApp
 
-from resolver import webhook
+from resolver import from_source, webhook
 from resolver.api import problems
 from resolver.api.app import build_app
 from resolver.api.context import Services
@@ -195,11 +195,16 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         locking = Locking(
             locker, pages, wheels, ahead, passed_over=settings.passed_over, target_conflict=settings.target_conflict
         )
+        building = await from_source.building(
+            settings, metadata, blobs, healing, book, pages, wheels, locker, exclusive, scratch, metrics
+        )
+        stack.push_async_callback(building.close)
         making = LockMaking(
             metadata,
             book,
             locking,
             materialising,
+            building,
             exclusive,
             health,
             FairTurns(parallel=settings.parallel_resolves, queue=settings.queue),
@@ -220,7 +225,7 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
             # A mode that prefers the store takes a lock of any age: there is none of a hundred years.
             fresh_for=timedelta(seconds=settings.fresh_for) if settings.network == "online" else timedelta(days=36500),
         )
-        requests = Requests(indexes)
+        requests = Requests(indexes, settings.builds, settings.namespace_builds)
         answering: Answering = resolving
         if settings.role == "api":
             answering = Delegating(resolving, metadata.jobs, most=settings.queue)
@@ -281,7 +286,7 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
                     asked=asked,
                     warming=warming,
                     operations=operations,
-                    inspecting=Inspecting(metadata.locks, book, metadata.pins),
+                    inspecting=Inspecting(metadata.locks, book, metadata.pins, metadata.builds),
                     workloads=Workloads(metadata.workloads, metadata.locks),
                     contents=contents,
                     images=images,

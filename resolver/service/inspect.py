@@ -7,11 +7,11 @@ from packaging.utils import canonicalize_name
 
 from resolver.domain.errors import NotFound
 from resolver.domain.inspection import LockDiff, Paths, diff, why
-from resolver.domain.locks import Lock
+from resolver.domain.locks import Lock, tool_facts
 from resolver.service.lock_book import LockBook
 from storage.content import Digest
-from storage.protocols import LockStore, PinStore
-from storage.records import Holders, LockFilter, LockSummary, Page, PinRecord
+from storage.protocols import BuildStore, LockStore, PinStore
+from storage.records import BuildRecord, Holders, LockFilter, LockSummary, Page, PinRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,11 @@ class Described:
 class Inspecting:
     """Answers questions about what is locked and pinned."""
 
-    def __init__(self, locks: LockStore, book: LockBook, pins: PinStore) -> None:
+    def __init__(self, locks: LockStore, book: LockBook, pins: PinStore, builds: BuildStore) -> None:
         self._locks = locks
         self._book = book
         self._pins = pins
+        self._builds = builds
 
     async def page(self, package: str | None, namespace: str | None, cursor: str | None, limit: int) -> Page[Described]:
         """Locks, newest first."""
@@ -36,12 +37,14 @@ class Inspecting:
         found = await self._locks.page(where, cursor, limit)
         return Page(await self._with_pins(found.items), found.cursor)
 
-    async def describe(self, digest: Digest) -> tuple[Described, Lock]:
-        """A lock, whole. Raises NotFound."""
+    async def describe(self, digest: Digest) -> tuple[Described, Lock, dict[str, BuildRecord]]:
+        """A lock, whole, and the builds that made wheels of it. Raises NotFound."""
         record = await self._locks.get(digest)
         if record is None:
             raise NotFound("lock", digest)
-        return (await self._with_pins([record]))[0], await self._book.get(digest)
+        lock = await self._book.get(digest)
+        builds = [built["build"] for package in lock.pylock.packages for built in tool_facts(package).get("built", ())]
+        return (await self._with_pins([record]))[0], lock, await self._builds.get(builds)
 
     async def lock(self, digest: Digest) -> Lock:
         """A lock's content. Raises NotFound."""

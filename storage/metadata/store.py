@@ -7,6 +7,7 @@ from sqlalchemy import select
 
 from storage.metadata.artifacts import SqlArtifactStore
 from storage.metadata.asked import SqlAskedStore
+from storage.metadata.builds import SqlBuildStore
 from storage.metadata.contents import SqlContentStore
 from storage.metadata.database import Database, migrate, parse
 from storage.metadata.images import SqlImageStore
@@ -30,6 +31,7 @@ class SqlMetadataStore:
         self._pins = SqlPinStore(database)
         self._workloads = SqlWorkloadStore(database)
         self._artifacts = SqlArtifactStore(database)
+        self._builds = SqlBuildStore(database)
         self._images = SqlImageStore(database)
         self._contents = SqlContentStore(database)
         self._retention = SqlRetentionStore(database)
@@ -83,6 +85,11 @@ class SqlMetadataStore:
     def artifacts(self) -> SqlArtifactStore:
         """Layers and bundles."""
         return self._artifacts
+
+    @property
+    def builds(self) -> SqlBuildStore:
+        """Wheels built of source distributions."""
+        return self._builds
 
     @property
     def images(self) -> SqlImageStore:

@@ -10,6 +10,7 @@ from tests.support.postgres import PostgresServer
 pytest.register_assert_rewrite(
     "tests.contracts.asked_store",
     "tests.contracts.blob_store",
+    "tests.contracts.build_store",
     "tests.contracts.image_store",
     "tests.contracts.lease_store",
     "tests.contracts.job_store",

@@ -14,6 +14,7 @@ from storage.records import (
     OperationRecord,
     Resolution,
 )
+from tests.contracts.build_store import BuildStoreContract
 from tests.contracts.image_store import ImageStoreContract
 from tests.contracts.job_store import JobStoreContract
 from tests.contracts.lease_store import LeaseStoreContract, RefusalStoreContract
@@ -95,6 +96,7 @@ class OperationStoreContract:
 
 
 class MetadataStoreContract(
+    BuildStoreContract,
     LockStoreContract,
     PinStoreContract,
     WorkloadStoreContract,
