@@ -15,7 +15,7 @@ import structlog
 import uvloop
 from starlette.types import ASGIApp
 
-from resolver import auth, webhook
+from resolver import auth, from_source, webhook
 from resolver.api import problems
 from resolver.api.app import build_app
 from resolver.api.context import Services
@@ -199,11 +199,16 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         locking = Locking(
             locker, pages, wheels, ahead, passed_over=settings.passed_over, target_conflict=settings.target_conflict
         )
+        building = await from_source.building(
+            settings, metadata, blobs, healing, book, pages, wheels, locker, exclusive, scratch, metrics
+        )
+        stack.push_async_callback(building.close)
         making = LockMaking(
             metadata,
             book,
             locking,
             materialising,
+            building,
             exclusive,
             health,
             FairTurns(parallel=settings.parallel_resolves, queue=settings.queue),
@@ -224,7 +229,7 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
             # A mode that prefers the store takes a lock of any age: there is none of a hundred years.
             fresh_for=timedelta(seconds=settings.fresh_for) if settings.network == "online" else timedelta(days=36500),
         )
-        requests = Requests(indexes)
+        requests = Requests(indexes, settings.builds, settings.namespace_builds)
         answering: Answering = resolving
         if settings.role == "api":
             answering = Delegating(resolving, metadata.jobs, most=settings.queue)
@@ -290,7 +295,7 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
                     asked=asked,
                     warming=warming,
                     operations=operations,
-                    inspecting=Inspecting(metadata.locks, book, metadata.pins),
+                    inspecting=Inspecting(metadata.locks, book, metadata.pins, metadata.builds),
                     access=Access(indexes, book, metadata.access),
                     workloads=Workloads(metadata.workloads, metadata.locks),
                     contents=contents,

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from pydantic_settings.sources import YamlConfigSettingsSource
 
 from resolver.client.arguments import VARIABLES
+from resolver.domain.builds import BuildPolicy
 
 PREFIX = "LOCKSTEP_"
 # A Kubernetes Service named `lockstep` injects these into every Pod of its namespace; they are none of ours.
@@ -55,8 +56,16 @@ def _index_name(value: str) -> str:
     return value
 
 
+def _by_namespace(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    pairs = (pair.partition("=") for pair in re.split(r"[\s,]+", value.strip()) if pair)
+    return {namespace: policy for namespace, _, policy in pairs}
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0)]
 Interpreters = Annotated[dict[str, Path], NoDecode, BeforeValidator(_interpreters)]
+NamespaceBuilds = Annotated[dict[str, BuildPolicy], NoDecode, BeforeValidator(_by_namespace)]
 Words = Annotated[list[str], NoDecode, BeforeValidator(_words)]
 Ways = Annotated[list[Literal["kubernetes", "static"]], NoDecode, BeforeValidator(_ways)]
 
@@ -124,6 +133,18 @@ class Settings(BaseSettings):
     passed_over: Literal["refuse", "warn"] = Field(
         "refuse", description="a required package's newest version has no wheel: build-required, or a warning"
     )
+    builds: BuildPolicy = Field(
+        "pure",
+        description="which source distributions are built: never, native (all), or pure (those for any platform)",
+    )
+    namespace_builds: NamespaceBuilds = Field({}, description="shop=never other=native … where it is another one")
+    sdist_timeout: Annotated[Seconds, Field(ge=1)] = Field(
+        300.0, description="the longest that one step of a build from source may take"
+    )
+    sdist_memory: int = Field(2 << 30, description="bytes of address space of each process of a build", ge=1 << 26)
+    sdist_disk: int = Field(1 << 30, description="bytes that a build may write; they are in memory", ge=1 << 20)
+    sdist_processes: int = Field(128, description="processes of one build", ge=4)
+    parallel_sdists: int = Field(2, description="source distributions built at once", ge=1)
     target_conflict: Literal["refuse", "warn"] = Field(
         "refuse", description="a workload's platforms cannot have equal versions: refused, or a warning"
     )

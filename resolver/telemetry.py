@@ -52,6 +52,18 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.sdist_builds = Counter(
+            "lockstep_sdist_builds",
+            "Builds of source distributions, by their end",
+            ["result"],
+            registry=self.registry,
+        )
+        self.sdist_build_seconds = Histogram(
+            "lockstep_sdist_build_seconds",
+            "One wheel, from its source distribution: built twice, and compared",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self.bundle_bytes_served = Counter(
             "lockstep_bundle_bytes_served", "Bytes of blobs sent", registry=self.registry
         )

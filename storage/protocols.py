@@ -13,6 +13,7 @@ from storage.content import Digest
 from storage.records import (
     AskedRecord,
     BlobInfo,
+    BuildRecord,
     BundleRecord,
     Claims,
     ContentRecord,
@@ -177,6 +178,20 @@ class ArtifactStore(Protocol):
         ...
 
 
+class BuildStore(Protocol):
+    """Which wheel was built of a source distribution. A lock that names the wheel stays, so the record does, and with
+    it the wheel: no index has it, and it may not come out the same again."""
+
+    async def get(self, identifiers: Collection[str]) -> dict[str, BuildRecord]:
+        """Those of the builds that there are, by their ids."""
+        ...
+
+    async def add(self, build: BuildRecord, claims: Claims) -> BuildRecord | None:
+        """Keep the record, which needs its `wheel`, unless there is one: the first writer wins. Returns the one that
+        stands; None where its wheel has been gone since it was claimed."""
+        ...
+
+
 class ImageStore(Protocol):
     """What an OCI client asks for: a bundle's locks, a workload's pins; and what comes to belong to a bundle later."""
 
@@ -254,7 +269,7 @@ class RetentionStore(Protocol):
 
     async def held(self, keep: Keep) -> set[Digest]:
         """The contents that something holds: of the bundles that `keep` says, for each target class of a lock the one
-        made last, and any in use: their parts, and the listings and wheels of their layers."""
+        made last, and any in use: their parts, and the listings and wheels of their layers; and all built wheels."""
         ...
 
     async def page(self, after: Digest | None, limit: int) -> list[ContentRecord]:
@@ -315,6 +330,11 @@ class MetadataStore(Protocol):
     @property
     def artifacts(self) -> ArtifactStore:
         """Layers and bundles."""
+        ...
+
+    @property
+    def builds(self) -> BuildStore:
+        """Wheels built of source distributions."""
         ...
 
     @property

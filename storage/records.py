@@ -159,6 +159,26 @@ class BundleRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class BuildRecord:
+    """A wheel of `size` bytes that was built of a source distribution (`sdist`): with what the lock `requirements` has,
+    for a `target` class or "any", by a `builder`, in so many seconds. `reproducible`: twice, and equal. `log`: the end
+    of what it printed. `id` says which build it is, for whom."""
+
+    id: str
+    sdist: Digest
+    requirements: Digest
+    target: str
+    builder: str
+    wheel: Digest
+    filename: str
+    size: int
+    reproducible: bool
+    created: datetime
+    seconds: float
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """What a pin says for one target class: which of its locks, and that lock's bundle, if there is a record of one.
     `seen`: when its workload was last seen."""

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from resolver.domain import errors
-from resolver.domain.outcomes import BuildRequired, NoSolution, Refusal, TargetConflict
+from resolver.domain.outcomes import BuildFailed, BuildRequired, NoSolution, Refusal, TargetConflict
 from resolver.domain.redaction import redact
 from resolver.service.delegation import WorkFailed
 from storage import errors as storage_errors
@@ -16,6 +16,8 @@ from storage.content import InvalidDigest
 from storage.records import InvalidCursor
 
 MEDIA_TYPE = "application/problem+json"
+_LINES_SHOWN = 40
+"""The last lines of a build's log, in a problem."""
 TYPE_BASE = "urn:lockstep:problem:"
 
 
@@ -33,6 +35,7 @@ INVALID_REQUEST = Kind("invalid-request", "The request is malformed or asks for 
 UNSUPPORTED_TARGET = Kind("unsupported-target", "No such target class", 422)
 NO_SOLUTION = Kind("no-solution", "Nothing satisfies the requirements", 422)
 BUILD_REQUIRED = Kind("build-required", "A package has no wheel for the target and would have to be built", 422)
+BUILD_FAILED = Kind("build-failed", "A package's source distribution did not build", 422)
 TARGET_CONFLICT = Kind("target-conflict", "The target classes cannot have equal versions", 422)
 INVALID_WHEEL = Kind("invalid-wheel", "A wheel cannot be installed as it was published", 422)
 UNAUTHENTICATED = Kind("unauthenticated", "A valid token is needed", 401)
@@ -50,9 +53,9 @@ STORAGE_FULL = Kind("storage-full", "No room is left in the store", 507, retryab
 INTERNAL = Kind("internal", "Lockstep failed; its log says how", 500)
 
 KINDS = (
-    INVALID_REQUEST, UNSUPPORTED_TARGET, NO_SOLUTION, BUILD_REQUIRED, TARGET_CONFLICT, INVALID_WHEEL, UNAUTHENTICATED,
-    FORBIDDEN, NOT_FOUND, METHOD_NOT_ALLOWED, RANGE_NOT_SATISFIABLE, TOO_LARGE, INDEX_UNAVAILABLE, DIGEST_MISMATCH,
-   BUSY,    STORAGE_UNAVAILABLE, TIMEOUT, STORAGE_FULL, INTERNAL,
+    INVALID_REQUEST, UNSUPPORTED_TARGET, NO_SOLUTION, BUILD_REQUIRED, BUILD_FAILED, TARGET_CONFLICT, INVALID_WHEEL,
+    UNAUTHENTICATED, FORBIDDEN, NOT_FOUND, METHOD_NOT_ALLOWED, RANGE_NOT_SATISFIABLE, TOO_LARGE, INDEX_UNAVAILABLE,
+    DIGEST_MISMATCH,   BUSY,    STORAGE_UNAVAILABLE, TIMEOUT, STORAGE_FULL, INTERNAL,
 )  # fmt: skip
 
 Facts = dict[str, Any]
@@ -123,6 +126,16 @@ def of_refusal(refusal: Refusal, request_id: str) -> dict[str, Any]:
                 version=refusal.version,
                 target=refusal.target,
                 hints=[hint for hint in hints if hint and hint != detail],
+            )
+        case BuildFailed():
+            return body(
+                BUILD_FAILED,
+                f"{refusal.package} {refusal.version} could not be built from source: {refusal.cause}",
+                request_id,
+                package=refusal.package,
+                version=refusal.version,
+                target=refusal.target,
+                hints=[*refusal.log.splitlines()[-_LINES_SHOWN:], *refusal.hints],
             )
         case TargetConflict():
             return body(

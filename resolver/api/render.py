@@ -1,5 +1,7 @@
 """From what the use cases answer to the JSON of schemas.py."""
 
+from collections.abc import Iterator, Mapping
+
 from packaging.pylock import Package
 from packaging.utils import canonicalize_name
 
@@ -9,7 +11,7 @@ from resolver.domain.locks import Lock, tool_facts
 from resolver.service.inspect import Described
 from resolver.service.resolve import Answer
 from storage.content import MANIFEST
-from storage.records import PinName, PinRecord, WorkloadRecord
+from storage.records import BuildRecord, PinName, PinRecord, WorkloadRecord
 
 
 def answer(found: Answer) -> schemas.ResolveAnswer:
@@ -75,12 +77,12 @@ def lock_item(described: Described) -> schemas.LockItem:
     )
 
 
-def lock_detail(described: Described, lock: Lock) -> schemas.LockDetail:
+def lock_detail(described: Described, lock: Lock, builds: Mapping[str, BuildRecord]) -> schemas.LockDetail:
     """A lock, whole."""
     return schemas.LockDetail(
         **lock_item(described).model_dump(),
         constraints=[*lock.constraints],
-        packages=[_package(package) for package in lock.pylock.packages],
+        packages=[_package(package, builds) for package in lock.pylock.packages],
     )
 
 
@@ -120,7 +122,7 @@ def workload(record: WorkloadRecord) -> schemas.WorkloadAnswer:
     )
 
 
-def _package(package: Package) -> schemas.PackageDetail:
+def _package(package: Package, builds: Mapping[str, BuildRecord]) -> schemas.PackageDetail:
     facts = tool_facts(package)
     return schemas.PackageDetail(
         name=package.name,
@@ -140,4 +142,30 @@ def _package(package: Package) -> schemas.PackageDetail:
             )
             for wheel in package.wheels or ()
         ],
+        builds=[*_builds(package, builds)],
     )
+
+
+def _builds(package: Package, builds: Mapping[str, BuildRecord]) -> Iterator[schemas.BuildDetail]:
+    if package.sdist is None:
+        return
+    for built in tool_facts(package).get("built", ()):
+        digest = f"sha256:{built['sha256']}"
+        record = builds.get(built["build"])
+        if record is not None and record.wheel != digest:
+            record = None  # it was lost, and built again; this is not the build that the lock has
+        yield schemas.BuildDetail(
+            wheel=built["wheel"],
+            hash=digest,
+            size=built["size"],
+            target=built["target"],
+            sdist=package.sdist.filename,
+            sdist_url=package.sdist.url or "",
+            sdist_hash=f"sha256:{package.sdist.hashes['sha256']}",
+            requirements=record.requirements if record else None,
+            builder=record.builder if record else None,
+            reproducible=record.reproducible if record else None,
+            created=record.created if record else None,
+            seconds=record.seconds if record else None,
+            log=record.log if record else None,
+        )

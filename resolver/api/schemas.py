@@ -223,6 +223,24 @@ class WheelDetail(BaseModel):
     upload_time: datetime | None
 
 
+class BuildDetail(BaseModel):
+    """A wheel that was built here of a package's source distribution. What is null went with the build's record."""
+
+    wheel: str
+    hash: str
+    size: int
+    target: str = Field(description="the target class that it is for, or `any`")
+    sdist: str
+    sdist_url: str
+    sdist_hash: str
+    requirements: str | None = Field(description="the lock of what it was built with")
+    builder: str | None
+    reproducible: bool | None = Field(description="it was built twice, and both wheels were equal")
+    created: datetime | None
+    seconds: float | None
+    log: str | None = Field(description="the end of what the build printed")
+
+
 class PackageDetail(BaseModel):
     """A package of a lock."""
 
@@ -234,6 +252,7 @@ class PackageDetail(BaseModel):
     extras: list[str]
     dependencies: list[str]
     wheels: list[WheelDetail]
+    builds: list[BuildDetail] = []
 
 
 class LockDetail(LockItem):

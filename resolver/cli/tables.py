@@ -78,7 +78,33 @@ def lock(body: dict[str, Any]) -> RenderableType:
             _several(package["dependencies"]),
             *([package["index"]] if of_several else []),
         )
-    return Group(facts, "", table)
+    return Group(facts, "", table, *_builds(body["packages"]))
+
+
+def _builds(packages: list[dict[str, Any]]) -> list[RenderableType]:
+    """What was built from source: out of what, and what the build printed."""
+    built = [(package, build) for package in packages for build in package.get("builds", ())]
+    if not built:
+        return []
+    table = _table("built from source", ">size", "for", "of", "with", "by", "reproducible")
+    logs: list[RenderableType] = []
+    for package, build in built:
+        same = {True: "yes", False: "no", None: ""}[build["reproducible"]]
+        with_what = short(build["requirements"]) if build["requirements"] else ""
+        _row(
+            table,
+            build["wheel"],
+            size(build["size"]),
+            build["target"],
+            build["sdist"],
+            with_what,
+            build["builder"],
+            same,
+        )
+        if build["log"]:
+            logs += ["", _text(f"{package['name']} {package['version']}, what its build printed last:")]
+            logs += [_text(f"  {line}") for line in build["log"].splitlines()]
+    return ["", table, *logs]
 
 
 def diff(body: dict[str, Any]) -> RenderableType:

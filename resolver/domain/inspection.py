@@ -123,7 +123,7 @@ def why(lock: Pylock, package: NormalizedName, targets: Iterable[TargetEnvironme
 
 
 def requirements_text(lock: Pylock) -> str:
-    """The lock as requirements.txt in pip's form: one line a package, with the hash of each of its wheels."""
+    """The lock as requirements.txt in pip's form: one line a package, with the hash of each file of it."""
     return "".join(_pinned(package) for package in sorted(lock.packages, key=lambda package: package.name))
 
 
@@ -249,4 +249,5 @@ def _tool(part: Pylock | Package) -> Mapping[str, Sequence[str]]:
 def _pinned(package: Package) -> str:
     marker = f" ; {package.marker}" if package.marker else ""
     hashes = sorted({wheel.hashes["sha256"] for wheel in package.wheels or ()})
+    hashes += [package.sdist.hashes["sha256"]] if package.sdist else []
     return f"{package.name}=={package.version}{marker}" + "".join(f" \\\n    --hash=sha256:{h}" for h in hashes) + "\n"

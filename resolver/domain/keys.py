@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC
 from typing import NewType
 
+from resolver.domain.builds import DEFAULT_BUILDS
 from resolver.domain.requests import ResolveRequest
 
 ResolutionKey = NewType("ResolutionKey", str)
@@ -24,7 +25,7 @@ def resolution_key(request: ResolveRequest, platforms: Sequence[str]) -> Resolut
     not share a lock. Indexes go by name alone: their URLs hold credentials.
     """
     exclude_newer = request.policy.exclude_newer
-    document = {
+    document: dict[str, object] = {
         "schema": _SCHEMA,
         "requirements": sorted({line.canonical for line in request.requirements}),
         "constraints": sorted({line.canonical for line in request.constraints}),
@@ -37,6 +38,9 @@ def resolution_key(request: ResolveRequest, platforms: Sequence[str]) -> Resolut
         "platforms": sorted(set(platforms)),
         "namespace": _namespace(request) if any(index.namespaces is not None for index in request.indexes) else None,
     }
+    if request.policy.builds != DEFAULT_BUILDS:
+        # Only what is not the default is said: keys from before there were builds stay as they are.
+        document["builds"] = request.policy.builds
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return ResolutionKey(hashlib.sha256(text.encode()).hexdigest())
 

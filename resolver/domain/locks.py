@@ -3,7 +3,8 @@
 Canonical: packages and wheels in order of their names, `environments` set, `dependencies` filled in from the
 wheels' METADATA, no header of the engine, no userinfo and no query in a URL, what is ours under `[tool.lockstep]`.
 Each package has the wheels that the covered target classes select, and no others, so that a lock's bytes do not
-change when an index adds one more wheel of another kind.
+change when an index adds one more wheel of another kind. A package whose wheel was built here has its `sdist`, which is
+what an index serves of it; the wheel's name and hash stand under `[packages.tool.lockstep]`, in `built`.
 """
 
 import tomllib
@@ -14,11 +15,12 @@ from typing import Any, Self
 
 import tomli_w
 from packaging.markers import Marker
-from packaging.pylock import Package, PackageWheel, Pylock
+from packaging.pylock import Package, PackageSdist, PackageWheel, Pylock
 from packaging.specifiers import SpecifierSet
 from packaging.utils import NormalizedName
 from packaging.version import Version
 
+from resolver.domain.builds import ANY, BuiltWheel
 from resolver.domain.requests import Index, RequirementLine, public_url
 from resolver.domain.targets import TargetEnvironment
 from storage.content import Digest
@@ -95,6 +97,9 @@ class Lock:
 
 def _wheels(pylock: Pylock, target: TargetEnvironment) -> Iterator[tuple[Package, PackageWheel]]:
     for package, source in pylock.select(environment=target.markers, tags=target.tags):
+        if isinstance(source, PackageSdist):
+            built = built_wheels(package)
+            source = built.get(target.name) or built.get(ANY) or source
         if not isinstance(source, PackageWheel):
             raise TypeError(f"{package.name}: a lock holds wheels, not {type(source).__name__}")
         yield package, source
@@ -106,21 +111,35 @@ def tool_facts(package: Package) -> Mapping[str, Any]:
     return facts
 
 
+def built_wheels(package: Package) -> Mapping[str, PackageWheel]:
+    """The wheels of the package that were built here, by the target class that each is for, or ANY."""
+    return {
+        built["target"]: PackageWheel(
+            name=built["wheel"], path=built["wheel"], size=built["size"], hashes={"sha256": built["sha256"]}
+        )
+        for built in tool_facts(package).get("built", ())
+    }
+
+
 def compose(
     *,
     requirements: Sequence[RequirementLine],
     constraints: Sequence[RequirementLine],
     picks: Mapping[TargetEnvironment, Pylock],
     facts: Mapping[NormalizedName, PackageFacts],
+    built: Sequence[BuiltWheel] = (),
 ) -> Lock:
     """The lock that covers these targets. `picks` is what the engine answered for each of them, one wheel a
-    package, with the same version of a package wherever it stands.
+    package, with the same version of a package wherever it stands; some of those may be `built`.
 
     Raises:
         ValueError: the targets' answers cannot stand in one file (PEP 751 markers cannot tell them apart).
     """
     targets = sorted(picks, key=lambda target: target.name)
-    packages = [_package(name, picks, targets, facts[name]) for name in sorted(facts)]
+    packages = [
+        _package(name, picks, targets, facts[name], [wheel for wheel in built if wheel.name == name])
+        for name in sorted(facts)
+    ]
     python = targets[0].python
     environments = sorted({target.marker for target in targets})
     tool: dict[str, Any] = {
@@ -151,6 +170,7 @@ def _package(
     picks: Mapping[TargetEnvironment, Pylock],
     targets: Sequence[TargetEnvironment],
     facts: PackageFacts,
+    built: Sequence[BuiltWheel],
 ) -> Package:
     found = [(target, package) for target in targets for package in picks[target].packages if package.name == name]
     wheels = {wheel.filename: wheel for _, package in found for wheel in package.wheels or ()}
@@ -161,6 +181,21 @@ def _package(
         tool["licence"] = facts.licence
     if facts.requires:
         tool["requires"] = list(facts.requires)
+    # What no index serves has no URL in a pick.
+    taken = {wheel.hashes["sha256"] for _, package in found for wheel in package.wheels or () if wheel.url is None}
+    own = [wheel for wheel in built if wheel.digest.hex in taken]
+    wheels = {filename: wheel for filename, wheel in wheels.items() if wheel.url is not None}
+    if own:
+        tool["built"] = [
+            {
+                "wheel": wheel.filename,
+                "sha256": wheel.digest.hex,
+                "size": wheel.size,
+                "target": wheel.target,
+                "build": wheel.build,
+            }
+            for wheel in sorted(own, key=lambda wheel: wheel.target)
+        ]
     return Package(
         name=name,
         version=found[0][1].version,
@@ -176,7 +211,9 @@ def _package(
                 hashes={"sha256": wheel.hashes["sha256"]},
             )
             for filename, wheel in sorted(wheels.items())
-        ],
+        ]
+        or None,
+        sdist=own[0].sdist if own else None,
         tool={"lockstep": tool},
     )
 

@@ -30,12 +30,25 @@ class NoSolution:
 
 @dataclass(frozen=True, slots=True)
 class BuildRequired:
-    """A package would have to be built from source, which locking does not do."""
+    """A package would have to be built from source, which is not allowed, or cannot be begun here."""
 
     package: NormalizedName
     version: str
     target: str
     explanation: str
+    hints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BuildFailed:
+    """A package's source distribution was to be built, and no wheel that can be taken came of it: the cause in a
+    sentence, and the end of what the build printed, redacted."""
+
+    package: NormalizedName
+    version: str
+    target: str
+    cause: str
+    log: str = ""
     hints: tuple[str, ...] = ()
 
 
@@ -48,11 +61,12 @@ class TargetConflict:
     hints: tuple[str, ...] = ()
 
 
-Refusal = NoSolution | BuildRequired | TargetConflict
+Refusal = NoSolution | BuildRequired | BuildFailed | TargetConflict
 
 _NAMES: dict[str, Callable[..., Refusal]] = {
     "no-solution": NoSolution,
     "build-required": BuildRequired,
+    "build-failed": BuildFailed,
     "target-conflict": TargetConflict,
 }
 

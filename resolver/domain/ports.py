@@ -1,6 +1,6 @@
 """What the use cases ask of engines, package indexes and the layer builder."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self, TypeVar
 from packaging.pylock import Package, PackageWheel, Pylock
 from packaging.utils import NormalizedName
 
+from resolver.domain.builds import BuildPolicy, Built, Failed, SdistFacts, Wants
 from resolver.domain.layers import BuiltLayer
 from resolver.domain.outcomes import NoSolution
 from resolver.domain.requests import Index, Question, public_url
@@ -179,4 +180,36 @@ class LayerBuilder(Protocol):
             DamagedLayer: one of them is not what its diff_id names.
             TimedOut: as `build`.
         """
+        ...
+
+
+class SdistBuilder(Protocol):
+    """Makes wheels of source distributions, where no code of theirs can do harm. All that it works on is in the folder
+    that it is given, which is empty at first."""
+
+    @property
+    def name(self) -> str:
+        """What shapes a wheel beside its sdist and its build requirements, in a word."""
+        ...
+
+    async def missing(self) -> str | None:
+        """What is missing here for it to work; None where nothing is."""
+        ...
+
+    async def read(self, sdist: Path, filename: str, folder: Path) -> SdistFacts | Failed:
+        """What stands in the sdist; runs none of its code."""
+        ...
+
+    async def build(
+        self,
+        sdist: tuple[str, Path],
+        facts: SdistFacts,
+        wheels: Mapping[str, Path],
+        folder: Path,
+        policy: BuildPolicy,
+        *,
+        final: bool,
+    ) -> Built | Wants | Failed:
+        """The wheel of the sdist (its file name, its file), in an environment that has these wheels, by their names,
+        and nothing else. Where `final`, whatever else it wants; it may fail then."""
         ...

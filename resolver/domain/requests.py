@@ -8,6 +8,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import NormalizedName, canonicalize_name
 
+from resolver.domain.builds import DEFAULT_BUILDS, BuildPolicy, BuiltWheel
 from resolver.domain.targets import TargetEnvironment
 
 
@@ -66,10 +67,12 @@ def public_url(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What may be chosen. `exclude_newer` (aware, UTC): nothing uploaded later. Builds are never allowed as yet."""
+    """What may be chosen. `exclude_newer` (aware, UTC): nothing uploaded later. `builds` is the operator's word: which
+    source distributions may be built."""
 
     prereleases: bool = False
     exclude_newer: datetime | None = None
+    builds: BuildPolicy = DEFAULT_BUILDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ class ResolveRequest:
 @dataclass(frozen=True, slots=True)
 class Question:
     """What a locker is asked: one target class at a time. `held` bounds versions beyond the constraints: it is how
-    several targets are brought to agree."""
+    several targets are brought to agree. `built` are wheels that there are beside those of the indexes."""
 
     requirements: tuple[RequirementLine, ...]
     constraints: tuple[RequirementLine, ...]
@@ -105,3 +108,9 @@ class Question:
     indexes: tuple[Index, ...]
     policy: Policy = Policy()
     held: tuple[tuple[NormalizedName, SpecifierSet], ...] = ()
+    built: tuple[BuiltWheel, ...] = ()
+
+    @property
+    def built_here(self) -> tuple[BuiltWheel, ...]:
+        """Those of the built wheels that are for the question's target class."""
+        return tuple(wheel for wheel in self.built if wheel.serves(self.target.name))

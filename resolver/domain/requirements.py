@@ -37,8 +37,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BY_NAME = "publish the package to an index that the operator configured, and require it by its name"
 _INDEXES = "which indexes there are is the operator's choice: name some of those in `indexes`, and remove this line"
 _RELEASES = "whether pre-releases may be chosen is said by `prereleases` of the request: remove this line"
-_WHEELS_ONLY = "only wheels are ever used, and nothing is built from source: remove this line"
-_NO_BUILD = "nothing is built here, so there is no build to configure: remove the option"
+_WHEELS_ONLY = "what is built from source is the operator's setting: remove this line"
+_NO_BUILD = "a build takes no configuration from a request, as all share what is built: remove the option"
 _OPTION_REASONS = {
     "--editable": f"an editable install needs a source tree, which nobody else can see: {_BY_NAME}",
     "--requirement": "another file cannot be read from here: put its lines in the place of this one",

@@ -102,7 +102,8 @@ def _narrow(answer: Pylock, question: Question) -> tuple[list[Package], list[_Le
         if isinstance(chosen, str):
             unusable.append(_LeftOut(package.name, package.version, chosen))
         else:
-            packages.append(Package(name=package.name, version=package.version, wheels=[_bare(chosen)]))
+            wheel = next((w.wheel for w in question.built_here if w.filename == chosen.filename), None) or _bare(chosen)
+            packages.append(Package(name=package.name, version=package.version, wheels=[wheel]))
     return packages, unusable
 
 
@@ -119,7 +120,7 @@ def _choose(answer: Pylock, package: Package, question: Question) -> PackageWhee
         for line in applicable(question, all_lines)
         if line.name == package.name and line.hashes
     ]
-    allowed = [wheel for wheel in hashed if all(_has_hash(wheel, line) for _, line in lines)]
+    allowed = [wheel for wheel in hashed if all(_allowed(wheel, line, question) for _, line in lines)]
     chosen = _selected(answer, package, allowed, question)
     if chosen is None:
         places = " and ".join(f"{field}, line {line.line}" for field, line in lines)
@@ -145,6 +146,14 @@ def _selected(answer: Pylock, package: Package, wheels: list[PackageWheel], ques
 
 def _has_hash(wheel: PackageWheel, line: RequirementLine) -> bool:
     return any(f"{algorithm}:{value}" in line.hashes for algorithm, value in wheel.hashes.items())
+
+
+def _allowed(wheel: PackageWheel, line: RequirementLine, question: Question) -> bool:
+    """Whether the hashes that the line gives allow the wheel: by its own, or by its sdist's if it was built."""
+    built = next((each for each in question.built_here if each.filename == wheel.filename), None)
+    if built is None:
+        return _has_hash(wheel, line)
+    return any(f"sha256:{value}" in line.hashes for value in (built.digest.hex, built.sdist.hashes["sha256"]))
 
 
 def _bare(wheel: PackageWheel) -> PackageWheel:

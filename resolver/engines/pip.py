@@ -27,7 +27,7 @@ from resolver.domain.redaction import redact
 from resolver.domain.requests import Index, Question
 from resolver.domain.requirements import parse_requirement
 from resolver.domain.targets import TargetEnvironment
-from resolver.engines import wheels_only_pip
+from resolver.engines import built, wheels_only_pip
 from resolver.engines.cache import LIMIT, EngineCache
 from resolver.engines.files import requirement_files
 from resolver.engines.indexes import URL, unavailable
@@ -111,8 +111,9 @@ class PipLocker:
         async with scratch(self._workspace) as folder, self._cache.part(question.indexes) as cache:
             await asyncio.to_thread((folder / "requirements.txt").write_text, files.requirements)
             await asyncio.to_thread((folder / "constraints.txt").write_text, files.constraints)
+            arguments = [*_arguments(question), *await asyncio.to_thread(built.lay_out, question.built_here, folder)]
             completed = await run(
-                [self._interpreter(question.target), "-I", "-B", wheels_only_pip.__file__, _PIP, *_arguments(question)],
+                [self._interpreter(question.target), "-I", "-B", wheels_only_pip.__file__, _PIP, *arguments],
                 engine=self.name,
                 env=self._environment(question.indexes, cache),
                 cwd=folder,

@@ -16,6 +16,7 @@ from resolver.domain.outcomes import NoSolution
 from resolver.domain.redaction import redact
 from resolver.domain.requests import Index, Question
 from resolver.domain.targets import TargetEnvironment
+from resolver.engines import built
 from resolver.engines.cache import LIMIT, EngineCache
 from resolver.engines.files import requirement_files
 from resolver.engines.indexes import URL, unavailable
@@ -86,6 +87,7 @@ class UvLocker:
             if files.constraints:
                 await asyncio.to_thread((folder / "constraints.txt").write_text, files.constraints)
                 arguments += ["--constraints", "constraints.txt"]
+            arguments += await asyncio.to_thread(built.lay_out, question.built_here, folder)
             completed = await run(
                 [self.executable, *arguments],
                 engine=self.name,

@@ -107,6 +107,8 @@ def sized(pylock: Pylock, pages: Pages) -> Pylock:
 
 
 def _sized_wheel(wheel: PackageWheel, project: Project) -> PackageWheel:
+    if wheel.url is None:
+        return wheel  # built here
     published = next((file for file in project.files if file.filename == wheel.filename), None)
     return PackageWheel(
         name=wheel.filename,

@@ -7,11 +7,11 @@ from packaging.utils import canonicalize_name
 
 from resolver.domain.errors import NotFound
 from resolver.domain.inspection import LockDiff, Paths, diff, why
-from resolver.domain.locks import Lock
+from resolver.domain.locks import Lock, tool_facts
 from resolver.service.lock_book import LockBook
 from storage.content import Digest
-from storage.protocols import LockStore, PinStore
-from storage.records import Holders, LockFilter, LockSummary, Page, PinRecord
+from storage.protocols import BuildStore, LockStore, PinStore
+from storage.records import BuildRecord, Holders, LockFilter, LockSummary, Page, PinRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,11 @@ class Described:
 class Inspecting:
     """Answers questions about what is locked and pinned."""
 
-    def __init__(self, locks: LockStore, book: LockBook, pins: PinStore) -> None:
+    def __init__(self, locks: LockStore, book: LockBook, pins: PinStore, builds: BuildStore) -> None:
         self._locks = locks
         self._book = book
         self._pins = pins
+        self._builds = builds
 
     async def page(
         self,
@@ -43,12 +44,16 @@ class Inspecting:
         found = await self._locks.page(where, cursor, limit)
         return Page(await self._with_pins(found.items, seen_by), found.cursor)
 
-    async def describe(self, digest: Digest, seen_by: Collection[str] | None = None) -> tuple[Described, Lock]:
-        """A lock, whole, with its pins as in `page`. Raises NotFound."""
+    async def describe(
+        self, digest: Digest, seen_by: Collection[str] | None = None
+    ) -> tuple[Described, Lock, dict[str, BuildRecord]]:
+        """A lock, whole, with its pins as in `page`, and the builds that made wheels of it. Raises NotFound."""
         record = await self._locks.get(digest)
         if record is None:
             raise NotFound("lock", digest)
-        return (await self._with_pins([record], seen_by))[0], await self._book.get(digest)
+        lock = await self._book.get(digest)
+        builds = [built["build"] for package in lock.pylock.packages for built in tool_facts(package).get("built", ())]
+        return (await self._with_pins([record], seen_by))[0], lock, await self._builds.get(builds)
 
     async def lock(self, digest: Digest) -> Lock:
         """A lock's content. Raises NotFound."""

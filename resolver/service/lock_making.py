@@ -5,18 +5,21 @@ import hashlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 from packaging.utils import NormalizedName
 from packaging.version import Version
 
+from resolver.domain.builds import BuiltWheel
 from resolver.domain.errors import IndexUnavailable, TimedOut
-from resolver.domain.outcomes import Refusal, refusal_from_json, refusal_to_json
+from resolver.domain.outcomes import BuildRequired, Refusal, refusal_from_json, refusal_to_json
 from resolver.domain.pins import ExtendPin, Situation
 from resolver.domain.ports import Exclusive
 from resolver.domain.requests import ResolveRequest
 from resolver.domain.targets import TargetEnvironment
+from resolver.service.building import Building
 from resolver.service.fair_turns import FairTurns
 from resolver.service.index_health import IndexHealth
 from resolver.service.lock_book import LockBook
@@ -30,10 +33,15 @@ from storage.records import Lease, Resolution
 _ASK_EVERY = 3.0
 """Seconds that locking takes before its indexes are asked whether they answer, and between that and the next time."""
 _BELIEVE = 2.0
+_MOST_BUILDS = 32
+"""Wheels that are built for one lock."""
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 MovedOn = Callable[[], Awaitable[bool]]
+BuiltWheels = tuple[BuiltWheel, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,7 @@ class Again:
 
 
 Made = Locked | Refusal | Again
+Work = Callable[[Lease | None, BuiltWheels], Awaitable[Made]]
 
 
 class LockMaking:
@@ -57,6 +66,7 @@ class LockMaking:
         book: LockBook,
         locking: Locking,
         materialising: Materialising,
+        building: Building,
         exclusive: Exclusive,
         health: IndexHealth,
         turns: FairTurns,
@@ -68,6 +78,7 @@ class LockMaking:
         self._book = book
         self._locking = locking
         self._materialising = materialising
+        self._building = building
         self._exclusive = exclusive
         self._health = health
         self._turns = turns
@@ -89,8 +100,8 @@ class LockMaking:
         """
         others = [target for target in self._covered(request.target) if target != request.target]
 
-        async def work(lease: Lease | None) -> Made:
-            made = await self._while_up(request, self._locking.lock(request, others))
+        async def work(lease: Lease | None, built: BuiltWheels) -> Made:
+            made = await self._while_up(request, self._locking.lock(request, others, built))
             if isinstance(made, Locked):
                 await self._publish(made, request, progress)
                 covered = [target.name for target in made.lock.targets]
@@ -104,7 +115,7 @@ class LockMaking:
             if fallback is not None:
                 # Whoever has something to fall back on does not wait to find out that the index is away.
                 await self._health.check(request.indexes, "a fresh lock")
-            return await self._once(question, request, moved_on, work)
+            return await self._once(question, request, moved_on, work, progress)
         except (IndexUnavailable, TimedOut) as failure:
             if fallback is None:
                 raise
@@ -117,15 +128,15 @@ class LockMaking:
         for digest in decision.held:
             versions = {**(await self._book.get(digest)).versions, **versions}
 
-        async def work(_: Lease | None) -> Made:
+        async def work(_: Lease | None, built: BuiltWheels) -> Made:
             # No fence: the pin takes an extension only if it is still as it was read.
-            made = await self._while_up(request, self._locking.extend(request, versions))
+            made = await self._while_up(request, self._locking.extend(request, versions, built))
             if isinstance(made, Locked):
                 await self._publish(made, request, progress)
             return made
 
         question = _question("extend", decision.pin.key, request.target.name, *decision.held)
-        return await self._once(question, request, moved_on, work)
+        return await self._once(question, request, moved_on, work, progress)
 
     async def _publish(self, made: Locked, request: ResolveRequest, progress: Progress) -> None:
         await self._materialising.bundle(made.lock, request.target, progress)
@@ -136,7 +147,8 @@ class LockMaking:
         question: str,
         request: ResolveRequest,
         moved_on: MovedOn,
-        work: Callable[[Lease | None], Awaitable[Made]],
+        work: Work,
+        progress: Progress,
     ) -> Made:
         async def look() -> Made | None:
             refused = await self._metadata.refusals.get(question, datetime.now(UTC))
@@ -145,8 +157,7 @@ class LockMaking:
             return Again() if await moved_on() else None
 
         async def lead(lease: Lease | None) -> Made:
-            async with self._turns.turn(request.namespace or ""):
-                made = await self._watched(request, lambda: work(lease))
+            made = await self._with_builds(request, lambda built: work(lease, built), progress)
             if not isinstance(made, Locked | Again) and self._refusals_for:
                 now = datetime.now(UTC)
                 await self._metadata.refusals.put(question, refusal_to_json(made), now, now + self._refusals_for)
@@ -154,7 +165,28 @@ class LockMaking:
 
         return await self._flights.do(question, lambda: self._exclusive.once(question, look, lead))
 
-    async def _watched(self, request: ResolveRequest, work: Callable[[], Awaitable[Made]]) -> Made:
+    async def _with_builds(
+        self, request: ResolveRequest, work: Callable[[BuiltWheels], Awaitable[Made]], progress: Progress
+    ) -> Made:
+        """What the work comes to, once all that has to be built for it is. Nobody keeps a turn while a build runs:
+        builds have turns of their own."""
+        built: BuiltWheels = ()
+        for _ in range(_MOST_BUILDS):
+            async with self._turns.turn(request.namespace or ""):
+                made = await self._watched(request, partial(work, built))
+            if not isinstance(made, BuildRequired):
+                return made
+            progress.enter("building")
+            provided = await self._watched(request, partial(self._building.provide, made, request))
+            if not isinstance(provided, BuiltWheel):
+                return provided
+            if provided in built:
+                return made  # there is a wheel by now, and it does not do
+            built = (*built, provided)
+            progress.enter("locking")
+        return made
+
+    async def _watched(self, request: ResolveRequest, work: Callable[[], Awaitable[T]]) -> T:
         """The work, unless an index is known to be down; where it fails for want of one, that index is asked."""
         self._health.require(request.indexes, "a new lock")
         try:

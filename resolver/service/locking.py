@@ -1,9 +1,11 @@
 """From a request to a lock: ask the engine, say what it hides, fill in what it leaves out, write it down.
 
-Nothing here runs a package's code: the engine resolves from wheels alone, and METADATA is read as text.
+Nothing here runs a package's code: the engine resolves from wheels alone, and METADATA is read as text. Where a source
+distribution is all that there is, that is the answer; whoever has built a wheel of it asks again, and shows the wheel.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,6 +14,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import NormalizedName
 from packaging.version import Version
 
+from resolver.domain.builds import BuiltWheel
 from resolver.domain.locks import Lock, compose
 from resolver.domain.outcomes import BuildRequired, Notice, Refusal, TargetConflict
 from resolver.domain.ports import Locker, ProjectPages, WheelFetcher
@@ -36,14 +39,14 @@ class Locked:
 
 class Locking:
     """Makes locks. `passed_over` and `target_conflict` say whether such a finding refuses the request or is told
-    along with the answer."""
+    along with the answer. Without a head start, nothing is begun before the lock is asked for its bundle."""
 
     def __init__(
         self,
         locker: Locker,
         pages: ProjectPages,
         wheels: WheelFetcher,
-        head_start: HeadStart,
+        head_start: HeadStart | None,
         *,
         passed_over: Attitude = "refuse",
         target_conflict: Attitude = "refuse",
@@ -55,13 +58,16 @@ class Locking:
         self._passed_over = passed_over
         self._target_conflict = target_conflict
 
-    async def lock(self, request: ResolveRequest, others: Sequence[TargetEnvironment]) -> Locked | Refusal:
-        """A lock for the request's target, and for the others with it, at equal versions.
+    async def lock(
+        self, request: ResolveRequest, others: Sequence[TargetEnvironment], built: tuple[BuiltWheel, ...] = ()
+    ) -> Locked | Refusal:
+        """A lock for the request's target, and for the others with it, at equal versions; of wheels that the indexes
+        have, and of those that were built.
 
         One of the others that has no solution whatever is left out, with a notice: nobody can run there.
         Raises what the ports raise.
         """
-        question = _question(request)
+        question = _question(request, built)
         targets = [request.target, *others]
         notices: list[Notice] = []
         while True:
@@ -79,13 +85,23 @@ class Locking:
             else:
                 return await self._write(request, question, answer, notices)
 
-    async def extend(self, request: ResolveRequest, versions: Mapping[NormalizedName, Version]) -> Locked | Refusal:
+    async def extend(
+        self,
+        request: ResolveRequest,
+        versions: Mapping[NormalizedName, Version],
+        built: tuple[BuiltWheel, ...] = (),
+    ) -> Locked | Refusal:
         """A lock for the request's target in which these versions are held (contract, step 1b)."""
-        free = _question(request)
+        free = _question(request, built)
         held = replace(free, held=tuple((name, SpecifierSet(f"=={version}")) for name, version in versions.items()))
         answer = await agree(self._locker, held, [request.target])
         if not isinstance(answer, Unsolved | TargetConflict):
             return await self._write(request, held, answer, [])
+        if isinstance(answer, Unsolved) and self._target_conflict == "refuse" and request.policy.builds != "never":
+            # The version that is held may be one that was built for the other platforms, or can be.
+            found = await explain(self._pages, held, request.target, answer.outcome)
+            if isinstance(found, BuildRequired):
+                return found
         alone = await agree(self._locker, free, [request.target])
         if isinstance(alone, Unsolved):
             return await explain(self._pages, free, request.target, alone.outcome)
@@ -106,7 +122,12 @@ class Locking:
     async def _write(
         self, request: ResolveRequest, question: Question, picks: Picks, notices: list[Notice]
     ) -> Locked | Refusal:
-        async with self._head_start.given(picks[request.target], request.target.python, question.indexes):
+        begun = (
+            self._head_start.given(picks[request.target], request.target.python, question.indexes)
+            if self._head_start
+            else nullcontext()
+        )
+        async with begun:
             return await self._written(request, question, picks, notices)
 
     async def _written(
@@ -130,14 +151,17 @@ class Locking:
                 constraints=request.constraints,
                 picks={target: sized(pylock, pages) for target, pylock in picks.items()},
                 facts=facts,
+                built=question.built,
             )
         except ValueError as impossible:
             return TargetConflict(packages=(), explanation=str(impossible))
         return Locked(lock, tuple(notices))
 
 
-def _question(request: ResolveRequest) -> Question:
-    return Question(request.requirements, request.constraints, request.target, request.indexes, request.policy)
+def _question(request: ResolveRequest, built: tuple[BuiltWheel, ...]) -> Question:
+    return Question(
+        request.requirements, request.constraints, request.target, request.indexes, request.policy, built=built
+    )
 
 
 def _differing(pylock: Pylock, versions: Mapping[NormalizedName, Version]) -> tuple[NormalizedName, ...]:

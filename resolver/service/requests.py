@@ -1,9 +1,11 @@
 """From what a caller says to a ResolveRequest: the door at which bad input stops."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from resolver.domain.builds import DEFAULT_BUILDS, BuildPolicy
 from resolver.domain.errors import InvalidRequest
 from resolver.domain.outcomes import Notice
 from resolver.domain.requests import Index, Policy, ResolveRequest, Workload
@@ -14,10 +16,18 @@ _KERNEL = ("platform_release", "platform_version", "python_full_version", "imple
 
 
 class Requests:
-    """Parses requests; knows which indexes the operator configured."""
+    """Parses requests; knows which indexes the operator configured, and what may be built: `builds`, but for the
+    namespaces that have a word of their own."""
 
-    def __init__(self, indexes: Sequence[Index]) -> None:
+    def __init__(
+        self,
+        indexes: Sequence[Index],
+        builds: BuildPolicy = DEFAULT_BUILDS,
+        namespace_builds: Mapping[str, BuildPolicy] | None = None,
+    ) -> None:
         self._indexes = {index.name: index for index in indexes}
+        self._builds = builds
+        self._namespace_builds = namespace_builds or {}
 
     def parse(
         self,
@@ -41,7 +51,7 @@ class Requests:
             constraints=parse_constraints(constraints or ()),
             target=target,
             indexes=self._chosen(indexes, namespace),
-            policy=_checked(policy),
+            policy=replace(_checked(policy), builds=self._namespace_builds.get(namespace or "", self._builds)),
             workload=workload,
             namespace=namespace,
         )
@@ -51,7 +61,7 @@ class Requests:
     ) -> ResolveRequest:
         """The request that `to_json` wrote down. Raises InvalidRequest where it would be refused by now."""
         newest = asked["exclude_newer"]
-        return self.parse(
+        request = self.parse(
             requirements=asked["requirements"],
             constraints=asked["constraints"],
             target=target,
@@ -60,6 +70,11 @@ class Requests:
             workload=workload,
             namespace=asked["namespace"],
         )
+        builds = asked.get("builds", request.policy.builds)
+        if workload is None and builds in {self._builds, *self._namespace_builds.values()}:
+            # Whoever asked may not be told; what was allowed to them still is to somebody.
+            return replace(request, policy=replace(request.policy, builds=builds))
+        return request
 
     def _chosen(self, names: Sequence[str] | None, namespace: str | None) -> tuple[Index, ...]:
         if names is None:
@@ -86,6 +101,7 @@ def to_json(request: ResolveRequest) -> dict[str, Any]:
         "indexes": [index.name for index in request.indexes],
         "prereleases": request.policy.prereleases,
         "exclude_newer": newest.isoformat() if newest else None,
+        "builds": request.policy.builds,
         # As in the key: it counts where an index is not open to all.
         "namespace": request.namespace if any(index.namespaces is not None for index in request.indexes) else None,
     }

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from resolver.domain.errors import IndexUnavailable, NotFound
 from resolver.domain.ports import ProjectFile, WheelFetcher, WheelReference
 from resolver.service.now_and_then import NowAndThen
 from storage.content import Digest
@@ -154,9 +155,16 @@ class ClaimedWheels:
         self._lately = Lately(every, clock)
 
     async def fetch(self, wheel: WheelReference) -> None:
-        """As the fetcher."""
+        """As the fetcher; raises NotFound for one that was built here and is gone: no index has it."""
         await self._claim(wheel)
-        await self._wheels.fetch(wheel)
+        try:
+            await self._wheels.fetch(wheel)
+        except IndexUnavailable:
+            if wheel.url:
+                raise
+            raise NotFound(
+                "wheel", f"{wheel.filename}, which was built here, any more: refresh what needs it"
+            ) from None
 
     async def metadata(self, wheel: WheelReference, published: ProjectFile | None) -> bytes:
         """As the fetcher."""

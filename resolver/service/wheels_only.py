@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.tags import Tag
 from packaging.utils import (
     InvalidSdistFilename,
@@ -110,15 +110,24 @@ async def explain(
         project = await pages.project(name, question.indexes)
         if project is None:
             continue
-        versions = allowed([*question.requirements, *question.constraints], name, target)
-        newest = await asyncio.to_thread(_only_sdists, project, versions, target, question.policy)
+        if any(wheel.name == name and wheel.serves(target.name) for wheel in question.built):
+            continue  # it has a wheel by now; whatever is the matter, it is not that
+        lines = [*question.requirements, *question.constraints]
+        specifier = allowed(lines, name, target).specifier
+        for held, bound in question.held:
+            specifier &= bound if held == name else SpecifierSet()
+        asked = specifier & _depended_on(outcome, name)
+        newest = await asyncio.to_thread(_only_sdists, project, Allowed(asked), target, question.policy)
+        if newest is None and asked != specifier:
+            newest = await asyncio.to_thread(_only_sdists, project, Allowed(specifier), target, question.policy)
         if newest is not None:
             return BuildRequired(
                 package=name,
                 version=str(newest),
                 target=target.name,
                 explanation=outcome.explanation,
-                hints=outcome.hints,
+                # That its engine builds nothing is not what a person can change.
+                hints=outcome.hints if question.policy.builds == "never" else (),
             )
     return outcome
 
@@ -137,6 +146,19 @@ def _nominees(outcome: NoSolution) -> list[NormalizedName]:
 def _before_versions(line: str) -> str:
     # Only a word that a version, a quote or an extra follows or surrounds is a package's name.
     return " ".join(re.findall(r"`[^`]+`|[A-Za-z0-9][\w.\-]*(?=\s?[=<>!~]=?|\[)", line)).replace("`", " ")
+
+
+def _depended_on(outcome: NoSolution, name: NormalizedName) -> SpecifierSet:
+    """What others ask of the package, in the engine's words: which of its versions would have to be built."""
+    spelled = re.escape(name).replace("\\-", "[-_.]+")
+    asked = re.compile(rf"(?:depends? on|requirement) {spelled}(?:\[[^\]]*\])?(?P<specifier>[<>=!~][^\s;()]*)", re.I)
+    specifier = SpecifierSet()
+    for match in asked.finditer(outcome.explanation):
+        try:
+            specifier &= SpecifierSet(match["specifier"].rstrip(".,"))
+        except InvalidSpecifier:  # the end of a sentence, not of a specifier
+            continue
+    return specifier
 
 
 def _only_sdists(project: Project, versions: Allowed, target: TargetEnvironment, policy: Policy) -> Version | None:

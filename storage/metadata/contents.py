@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from storage.content import Digest
 from storage.metadata.database import Database, insert
 from storage.metadata.failures import retried
-from storage.metadata.tables import bundle_parts, bundles, contents, layers
+from storage.metadata.tables import builds, bundle_parts, bundles, contents, layers
 from storage.records import Claims
 
 _BATCH = 500
@@ -88,6 +88,7 @@ class SqlContentStore:
             (bundles.c.digest, None),
             (layers.c.digest, None),
             (layers.c.listing, None),
+            (builds.c.wheel, None),
         )
         # Each is cut before they are put together: else each page would cost as much as all.
         cut = (_ordered(column, after, limit, where).subquery() for column, where in columns)
@@ -97,7 +98,8 @@ class SqlContentStore:
 
     async def is_needed(self, digest: Digest) -> bool:
         """Whether a record needs the content."""
-        query = select(or_(exists().where(_bundles_with(digest)), exists().where(_layers_with(digest))))
+        needing = (_bundles_with(digest), _layers_with(digest), builds.c.wheel == digest)
+        query = select(or_(*(exists().where(each) for each in needing)))
         async with self._database.read() as connection:
             return bool((await connection.execute(query)).scalar())
 
@@ -123,6 +125,7 @@ class SqlContentStore:
             await _incarnations(connection, [digest])
             await connection.execute(delete(bundles).where(_bundles_with(digest)))
             await connection.execute(delete(layers).where(_layers_with(digest)))
+            await connection.execute(delete(builds).where(builds.c.wheel == digest))
             await renew(connection, [digest])
             yield
 

@@ -12,7 +12,7 @@ from storage.content import Digest
 from storage.metadata.contents import batches, new_incarnation, renew
 from storage.metadata.database import Database, insert
 from storage.metadata.failures import retried
-from storage.metadata.tables import bundle_parts, bundles, contents, layers, pin_extensions, pins, workloads
+from storage.metadata.tables import builds, bundle_parts, bundles, contents, layers, pin_extensions, pins, workloads
 from storage.records import BlobInfo, ContentRecord, Keep
 
 _COLUMNS = (contents.c.digest, contents.c.size, contents.c.marked)
@@ -55,7 +55,8 @@ class SqlRetentionStore:
             async with self._database.read() as connection:
                 query = select(bundle_parts.c.part).where(bundle_parts.c.bundle.in_(batch)).distinct()
                 parts.update((await connection.execute(query)).scalars())
-        held = set(parts)
+        async with self._database.read() as connection:
+            held = parts | set((await connection.execute(select(builds.c.wheel))).scalars())
         for batch in batches(parts):
             async with self._database.read() as connection:
                 query = select(layers.c.listing, layers.c.wheel).where(layers.c.digest.in_(batch))
@@ -129,7 +130,8 @@ async def _among(connection: AsyncConnection, digests: list[Digest], keep: Keep)
         ),
     ).cte("holders")
     query = select(holders.c.content).where(holders.c.bundle.in_(_held_bundles(keep, select(holders.c.bundle))))
-    return set((await connection.execute(query)).scalars())
+    built = select(builds.c.wheel).where(builds.c.wheel.in_(digests))
+    return set((await connection.execute(union(query, built))).scalars())
 
 
 def _held_bundles(keep: Keep, among: Select[tuple[Digest]] | None = None) -> CompoundSelect[Any]:

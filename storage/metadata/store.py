@@ -8,6 +8,7 @@ from sqlalchemy import select
 from storage.metadata.access import SqlAccessStore
 from storage.metadata.artifacts import SqlArtifactStore
 from storage.metadata.asked import SqlAskedStore
+from storage.metadata.builds import SqlBuildStore
 from storage.metadata.contents import SqlContentStore
 from storage.metadata.database import Database, migrate, parse
 from storage.metadata.images import SqlImageStore
@@ -32,6 +33,7 @@ class SqlMetadataStore:
         self._workloads = SqlWorkloadStore(database)
         self._artifacts = SqlArtifactStore(database)
         self._access = SqlAccessStore(database)
+        self._builds = SqlBuildStore(database)
         self._images = SqlImageStore(database)
         self._contents = SqlContentStore(database)
         self._retention = SqlRetentionStore(database)
@@ -89,6 +91,11 @@ class SqlMetadataStore:
     def artifacts(self) -> SqlArtifactStore:
         """Layers and bundles."""
         return self._artifacts
+
+    @property
+    def builds(self) -> SqlBuildStore:
+        """Wheels built of source distributions."""
+        return self._builds
 
     @property
     def images(self) -> SqlImageStore:

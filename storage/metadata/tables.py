@@ -6,6 +6,7 @@
            ├─< pins ──< pin_extensions
            └─< workloads (hold)
     bundles ──< bundle_parts >── contents, which layers need too; by digest alone, see storage/metadata/contents.py
+    builds ──> contents               by digest alone too
     operations, leases, refusals,
     asked                             stand alone
 
@@ -17,6 +18,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -176,6 +178,23 @@ bundle_parts = Table(
     Column("bundle", DigestText, primary_key=True),
     Column("part", DigestText, primary_key=True),
     Index(None, "part", "bundle"),  # what needs a content
+)
+
+builds = Table(
+    "builds",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("sdist", DigestText, nullable=False),
+    Column("requirements", DigestText, nullable=False),
+    Column("target", String, nullable=False),
+    Column("builder", String, nullable=False),
+    Column("wheel", DigestText, nullable=False, index=True),  # what needs a content, what is held
+    Column("filename", String, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("reproducible", Boolean, nullable=False),
+    Column("created", UtcDateTime, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("log", String, nullable=False),
 )
 
 operations = Table(

@@ -13,6 +13,7 @@ pytest.register_assert_rewrite(
     "tests.contracts.access_store",
     "tests.contracts.asked_store",
     "tests.contracts.blob_store",
+    "tests.contracts.build_store",
     "tests.contracts.image_store",
     "tests.contracts.lease_store",
     "tests.contracts.job_store",

@@ -15,6 +15,7 @@ from storage.records import (
     Resolution,
 )
 from tests.contracts.access_store import AccessStoreContract
+from tests.contracts.build_store import BuildStoreContract
 from tests.contracts.image_store import ImageStoreContract
 from tests.contracts.job_store import JobStoreContract
 from tests.contracts.lease_store import LeaseStoreContract, RefusalStoreContract
@@ -96,6 +97,7 @@ class OperationStoreContract:
 
 
 class MetadataStoreContract(
+    BuildStoreContract,
     LockStoreContract,
     PinStoreContract,
     WorkloadStoreContract,

@@ -2,10 +2,14 @@
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.faults.replicas import replicas, storm
 from tests.support.index import PackageIndex
+from tests.support.sandbox import needs_sandbox
+from tests.support.sdists import a_sdist
+from tests.support.wheels import make_wheel
 
 
 def test_the_leader_is_killed_midway(tmp_path: Path) -> None:
@@ -16,3 +20,18 @@ def test_the_leader_is_killed_midway(tmp_path: Path) -> None:
     again = [filename for filename, times in outcome.fetches.items() if times > 1]
     assert len(again) <= 4, "what the leader was fetching when it died, and no other"
     assert max(outcome.fetches.values()) <= 2
+
+
+@needs_sandbox
+def test_one_replica_builds_for_all(tmp_path: Path) -> None:
+    with PackageIndex() as index, replicas(tmp_path, index, count=2) as services:
+        index.add(*a_sdist("built"))
+        for number in range(10):
+            index.add(*make_wheel(f"beside-{number}", "1.0"))
+        asked = [["built", f"beside-{number}"] for number in range(10)] + [["built"]] * 10
+        with ThreadPoolExecutor(len(asked)) as pool:
+            answers = list(pool.map(lambda each: services[each[0] % 2].resolve(each[1]).json(), enumerate(asked)))
+        builds = [event for service in services for event in service.events() if event.get("event") == "build.done"]
+    packages = [package for answer in answers for package in answer["lock"]["packages"]]
+    wheels = {package["hash"] for package in packages if package["name"] == "built"}
+    assert len(wheels) == len(builds) == 1

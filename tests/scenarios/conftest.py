@@ -52,8 +52,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="package")
 def real_service(real_index: str, kept: Path) -> Iterator[Service]:
-    """A service on the real index, its default settings otherwise."""
-    with Service(kept / "data", index_url=real_index, flags=INTERPRETER) as started:
+    """A service on the real index that takes wheels alone, as who judges it does; its default settings otherwise."""
+    with Service(kept / "data", index_url=real_index, flags=[*INTERPRETER, "--builds", "never"]) as started:
         yield started
 
 

@@ -107,6 +107,37 @@ def test_show_is_the_lock_whole(ask: Run, service: Service) -> None:
     assert cells(urllib3)[:3] == ["urllib3", "2.5.0", "64.9 kB"]
 
 
+def test_show_tells_what_was_built_from_source(ask: Run, service: Service) -> None:
+    body = lock_detail()
+    body.packages[0].wheels = []
+    body.packages[0].builds = [
+        schemas.BuildDetail(
+            wheel="urllib3-2.5.0-py3-none-any.whl",
+            hash="sha256:" + "1" * 64,
+            size=70_000,
+            target="any",
+            sdist="urllib3-2.5.0.tar.gz",
+            sdist_url="https://packages.example.com/urllib3-2.5.0.tar.gz",
+            sdist_hash="sha256:" + "2" * 64,
+            requirements=OLD,
+            builder="build-v1-cp311",
+            reproducible=True,
+            created=NOON,
+            seconds=1.5,
+            log="running bdist_wheel\n\x1b[2Jclears the screen",
+        )
+    ]
+    service.says("GET", f"/v1/locks/{NEW}", of_model(body))
+    lines = ask("show", NEW).out.splitlines()
+    [built] = [line for line in lines if "urllib3-2.5.0-py3-none-any.whl" in line]
+    assert cells(built)[1:] == ["70.0 kB", "any", "urllib3-2.5.0.tar.gz", "acacacacacac", "build-v1-cp311", "yes"]
+    assert lines[-3:] == [
+        "urllib3 2.5.0, what its build printed last:",
+        "  running bdist_wheel",
+        "   [2Jclears the screen",
+    ]
+
+
 def test_of_several_indexes_each_package_shows_its_own(ask: Run, service: Service) -> None:
     body = lock_detail()
     body.packages[0].index = "https://internal.example.com/simple"
