@@ -210,7 +210,10 @@ async def test_a_crash_is_an_outage_and_what_was_promised_is_kept(
         lock = a_lock(f"before {number}")
         await store.locks.add(lock)
         [(pid,)] = postgres.execute(f"SELECT min(pid) FROM pg_stat_activity WHERE datname = '{database}'")
-        os.kill(int(pid), signal.SIGKILL)
+        with psycopg.connect(postgres.url()) as witness:
+            os.kill(int(pid), signal.SIGKILL)
+            with pytest.raises(psycopg.OperationalError):
+                await asyncio.wait_for(asyncio.to_thread(witness.execute, "SELECT pg_sleep(60)"), 60)
         assert await until_it_answers(store) <= {StorageUnavailable}
         assert await store.locks.get(lock.digest) == lock
 
