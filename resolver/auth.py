@@ -31,7 +31,7 @@ async def opened(settings: Settings) -> AsyncIterator[Door]:
     Raises:
         ValueError: a setting that is needed is missing, or is none.
     """
-    _check(settings)
+    check(settings)
     if not settings.auth:
         yield Door()
         return
@@ -43,7 +43,7 @@ async def opened(settings: Settings) -> AsyncIterator[Door]:
             looking = asyncio.create_task(static.keep_current())
             stack.callback(looking.cancel)
         if "kubernetes" in settings.auth:
-            keys = SigningKeys(_source(settings).fetch)
+            keys = SigningKeys(keys_source(settings).fetch)
             stack.push_async_callback(keys.close)
             keys.begin()
             parts["signing keys"] = keys.ping
@@ -51,7 +51,8 @@ async def opened(settings: Settings) -> AsyncIterator[Door]:
         yield Door(Identifying(static, accounts), parts)
 
 
-def _check(settings: Settings) -> None:
+def check(settings: Settings) -> None:
+    """Raises ValueError for settings that do not go together."""
     if ("static" in settings.auth) != (settings.auth_tokens is not None):
         raise ValueError("auth static and auth_tokens, the file with the tokens, go together")
     if "kubernetes" not in settings.auth and (settings.auth_operators or settings.auth_issuer):
@@ -60,10 +61,16 @@ def _check(settings: Settings) -> None:
         raise ValueError("auth_jwks_url: needs auth_issuer, whose keys are there")
 
 
-def _source(settings: Settings) -> ClusterKeys | IssuerKeys:
+def keys_source(settings: Settings) -> ClusterKeys | IssuerKeys:
+    """Who is asked for the keys of service account tokens. Raises ValueError: nobody is known, or could be trusted."""
     if settings.auth_issuer:
         return IssuerKeys(settings.auth_issuer, settings.auth_jwks_url)
     server = ApiServer.from_environment(os.environ)
     if server is None:
         raise ValueError("auth kubernetes: this is in no cluster (KUBERNETES_SERVICE_HOST); it needs auth_issuer")
     return ClusterKeys(server)
+
+
+def audience_of_pods(settings: Settings) -> str | None:
+    """What the tokens are for that the webhook gives to Pods; None: it gives them none."""
+    return settings.webhook_audience or (settings.auth_audience if "kubernetes" in settings.auth else None)

@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from resolver.auth import audience_of_pods
 from resolver.cli.registry import Place, Registry
 from resolver.cli.registry_login import find_login
 from resolver.client.build import bootstrap
@@ -54,7 +55,7 @@ def delivery(settings: Settings, client: str, bootstrap: str) -> Delivery:
             bootstrap=bootstrap,
             client_image=settings.webhook_client_image,
             cpu=settings.webhook_cpu,
-            audience=settings.webhook_audience or (settings.auth_audience if "kubernetes" in settings.auth else None),
+            audience=audience_of_pods(settings),
         )
     except ValueError as failure:
         raise ValueError(f"webhook_{failure}") from None

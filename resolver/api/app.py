@@ -20,7 +20,8 @@ def build_app(services: Services, *, answers: bool = True) -> ASGIApp:
     # Request ids are known to all that happens inside; the body is bounded before anybody reads it; and nothing is
     # answered, ready-made or not, before it is known who asks.
     inner = ReadyFirst(Named(build_routes(services, answers=answers)), services.ready)
-    return Edge(Guard(inner, services.identity), max_body=services.max_body, tell=services.tell_request)
+    guard = Guard(inner, services.identity, lambda scope, failure: fallbacks.tell_refused(services, scope, failure))
+    return Edge(guard, max_body=services.max_body, tell=services.tell_request)
 
 
 def build_routes(services: Services, *, answers: bool = True) -> FastAPI:

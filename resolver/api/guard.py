@@ -9,6 +9,7 @@ said here. For which namespaces somebody may ask is for the routes, which are gi
 """
 
 import base64
+from collections.abc import Callable
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -31,11 +32,15 @@ def caller_of(request: Request) -> Caller:
 
 
 class Guard:
-    """Wraps the application, the answers that are ready-made included. `identity` is None where nobody is asked."""
+    """Wraps the application, the answers that are ready-made included. `identity` is None where nobody is asked;
+    `refused` hears of each request that comes no further."""
 
-    def __init__(self, app: ASGIApp, identity: Identity | None) -> None:
+    def __init__(
+        self, app: ASGIApp, identity: Identity | None, refused: Callable[[Scope, LockstepError], None]
+    ) -> None:
         self._app = app
         self._identity = identity
+        self._tell_refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -43,6 +48,7 @@ class Guard:
             try:
                 await self._admit(scope)
             except LockstepError as failure:
+                self._tell_refused(scope, failure)
                 await _refused(scope, failure)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -25,6 +25,8 @@ _SERVER = "LOCKSTEP_SERVER"
 _STDIN = Path("-")
 _CLIENT = "/client/lockstep.pyz"
 _SECONDS = 30.0
+# Where nobody is asked who they are it does no harm.
+_AUDIENCE = "lockstep"
 # Where the template of a kind's Pods is, and the label that says their revision.
 _TEMPLATES: dict[str, tuple[tuple[str, ...], str | None]] = {
     "Deployment": (("spec", "template"), "pod-template-hash"),
@@ -52,7 +54,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("--namespace", metavar="N", help="the namespace of what names none")
     add("--client-image", metavar="IMAGE", help="the client's image, for Pods whose own has no Python")
     add("--cpu", metavar="N", default="1", help="CPU limit of the init container (default: 1; 0: the function's)")
-    add("--audience", metavar="A", help="audience of the token that Pods show (default: they show none)")
+    add("--audience", metavar="A", default=_AUDIENCE, help="of the token that Pods show (default: lockstep; '': none)")
 
 
 def _inject(options: argparse.Namespace) -> int:
@@ -67,7 +69,7 @@ def _inject(options: argparse.Namespace) -> int:
             bootstrap=bootstrap(),
             client_image=options.client_image,
             cpu=options.cpu,
-            audience=options.audience,
+            audience=options.audience or None,
         )
     except ValueError as error:
         raise BadUsage(f"--{error}") from None

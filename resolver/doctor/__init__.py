@@ -10,6 +10,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from resolver.doctor.callers import check_callers
 from resolver.doctor.findings import Finding, note, wrong
 from resolver.doctor.indexes import check_index
 from resolver.doctor.machine import check_interpreters, check_memory
@@ -40,6 +41,7 @@ async def _examined(settings: Settings, project: str, ca_bundle: Path | None) ->
         ("clock", lambda: check_store_clock(settings)),
         ("interpreters", lambda: check_interpreters(settings)),
         ("memory", lambda: check_memory(settings)),
+        ("auth", lambda: check_callers(settings)),
         ("webhook", lambda: check_certificate(settings, ca_bundle)),
         ("registry", lambda: check_registry(settings)),
         ("index", lambda: _indexes(settings, project)),

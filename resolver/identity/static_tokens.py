@@ -108,21 +108,22 @@ def read_tokens(path: Path) -> Sequence[Known]:
     try:
         content = yaml.safe_load(path.read_bytes())
     except OSError as failure:
-        raise ValueError(f"auth_tokens: cannot read {path}: {failure.strerror}") from failure
+        raise ValueError(f"{path} (auth_tokens) cannot be read: {failure.strerror}") from failure
     except yaml.MarkedYAMLError as failure:
         mark = failure.problem_mark
-        raise ValueError(f"auth_tokens: {path} is not YAML" + (f", line {mark.line + 1}" if mark else "")) from None
+        raise ValueError(f"{path} (auth_tokens) is not YAML" + (f", line {mark.line + 1}" if mark else "")) from None
     except (yaml.YAMLError, ValueError):
-        raise ValueError(f"auth_tokens: {path} is not YAML") from None
+        raise ValueError(f"{path} (auth_tokens) is not YAML") from None
     try:
         entries = _File.model_validate(content).tokens
     except ValidationError as failure:
         first = failure.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"auth_tokens: {path}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+        told = first["msg"].removeprefix("Value error, ") + (f" ({where})" if where else "")
+        raise ValueError(f"{path} (auth_tokens): {told}") from None
     known = [Known(each.digest, _caller(each)) for each in entries]
     if len({each.digest for each in known}) < len(known) or len({each.name for each in entries}) < len(entries):
-        raise ValueError(f"auth_tokens: {path}: two tokens have the same name, or are the same")
+        raise ValueError(f"{path} (auth_tokens): two tokens have the same name, or are the same")
     return known
 
 

@@ -267,6 +267,8 @@ def test_every_pod_has_a_network_policy_both_ways(values: str, flags: tuple[str,
         # No rule without ports: that would allow all of them.
         for rule in [*policy["spec"]["ingress"], *policy["spec"]["egress"]]:
             assert rule["ports"]
+        for rule in policy["spec"]["ingress"]:  # the API server alone stands outside of what selectors name
+            assert "from" in rule or (rule["ports"][0]["port"] == "webhook" and values != "everything")
     (service,) = of_kind(documents, "Service")
     (deployment,) = of_kind(documents, "Deployment")
     labels = deployment["spec"]["template"]["metadata"]["labels"]

@@ -14,9 +14,11 @@ import yaml
 from tests.deploy.tools import of_kind, pods, rendered
 from tests.e2e.demo import IMPORTS, REQUIREMENTS
 from tests.support import containers
+from tests.support.cluster import cluster
 from tests.support.containers import Container, Play, playable, trusting
 from tests.support.postgres import free_port
 from tests.support.real_index import real_index as real_index
+from tests.support.webhook import until
 
 # What builds the images installs their locks from it.
 pytestmark = [pytest.mark.real_index, pytest.mark.usefixtures("real_index")]
@@ -160,18 +162,34 @@ def test_the_services_image_fetches_too(service_image: str) -> None:
 
 
 def test_the_pod_that_the_chart_describes_starts(service_image: str, tmp_path: Path) -> None:
-    """Its variables, mounts, restrictions and arguments do, on an empty volume; only the network is podman's."""
+    """Its variables, mounts, restrictions and arguments do, on an empty volume; only the network is podman's. It has
+    the keys of tokens from the API server, and asks who calls."""
     documents = rendered("embedded")
     (template,) = [pod for name, pod in pods(documents) if name == "service"]
-    pod = playable(template, "lockstep-under-test", service_image)
     (claim,) = copy.deepcopy(of_kind(documents, "PersistentVolumeClaim"))
     claim["metadata"]["name"] = "lockstep-under-test-data"
     claim["metadata"]["annotations"] = {"volume.podman.io/uid": str(_UID), "volume.podman.io/gid": str(_UID)}
-    pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] = claim["metadata"]["name"]
-    with Play([claim, pod], tmp_path) as running:
-        url = running.wait_until_listening("lockstep-under-test-lockstep")
-        assert httpx.get(f"{url}/readyz").json() == {"status": "ready", "degraded": []}
-        assert httpx.get(f"{url}/client/lockstep.pyz").status_code == 200
+    with cluster(tmp_path) as kubernetes:
+        pod = playable(template, "lockstep-under-test", service_image, kubernetes)
+        pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] = claim["metadata"]["name"]
+        with Play([claim, pod], tmp_path) as running:
+            url = running.wait_until_listening("lockstep-under-test-lockstep")
+            until(lambda: httpx.get(f"{url}/readyz").json() == {"status": "ready", "degraded": []})
+            assert httpx.get(f"{url}/client/lockstep.pyz").status_code == 200
+            statuses = [
+                httpx.request(method, f"{url}{path}", headers=headers).status_code
+                for method, path in (("GET", "/v1/pins"), ("DELETE", "/v1/pins/shop/checkout"))
+                for headers in (
+                    {},
+                    {"Authorization": f"Bearer {kubernetes.token('shop')}"},
+                    {"Authorization": f"Bearer {kubernetes.token('lockstep', 'lockstep-warm')}"},
+                )
+            ]
+            assert statuses == [401, 200, 200, 401, 403, 200]
+            doctor = ("lockstep", "doctor", "--network=offline", "--json")
+            findings = json.loads(containers.podman("exec", "lockstep-under-test-lockstep", *doctor))["findings"]
+            keys = [each for each in findings if (each["check"], each["about"]) == ("auth", "signing keys")]
+            assert [each["told"] for each in keys] == [f"1 of {kubernetes.issuer}"]
 
 
 # --- The jobs, with the arguments that the chart gives them ---------------------------------------------------------

@@ -82,12 +82,16 @@ class Functions:
 
     def play(self, server: str, *, git: bool = False, pip_conf: bool = False, seconds: int = 15) -> tuple[Play, str]:
         """The Pod that is made of a Function for a service at this URL, and its name."""
-        name = f"lockstep-function-{os.getpid()}-{next(_numbers)}"
         text = bootstrap().replace("DOWNLOAD_SECONDS = 15", f"DOWNLOAD_SECONDS = {seconds}")
         delivery = Delivery(server, hashlib.sha256(archive()).hexdigest(), text)
-        found = inject(self._before(git), delivery, namespace="shop")
+        found = inject(self.before(git), delivery, namespace="shop")
         assert isinstance(found, Injected)
-        pod = playable(found.pod, name, pip_conf)
+        return self.playing(found.pod, pip_conf=pip_conf)
+
+    def playing(self, pod: Document, *, pip_conf: bool = False, token: Path | None = None) -> tuple[Play, str]:
+        """A Pod that was made of `before`, and its name. `token` is the folder that its token is in."""
+        name = f"lockstep-function-{os.getpid()}-{next(_numbers)}"
+        pod = playable(pod, name, pip_conf, token)
         settings = {"pip.conf": f"[global]\nindex-url = {self._index_url}\nno-cache-dir = true\n"}
         given = [
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-{kind}"}, "data": settings}
@@ -103,7 +107,8 @@ class Functions:
         with play:
             return seen(play, container)
 
-    def _before(self, git: bool) -> Document:
+    def before(self, git: bool) -> Document:
+        """The Function's Pod as its controller makes it."""
         pod = function(git=git, requirements=self._requirements)
         container = pod["spec"]["containers"][0]
         container |= {"image": self._image, "imagePullPolicy": "Never"}
@@ -127,8 +132,9 @@ def seen(play: Play, container: str) -> tuple[str, str, str]:
     return ("deps" if file.startswith("/deps/") else "local"), "\n".join(left), log
 
 
-def playable(pod: Document, name: str, pip_conf: bool) -> Document:
-    """For podman: on this machine's network, volumes by names of their own, no part that only a kubelet plays."""
+def playable(pod: Document, name: str, pip_conf: bool, token: Path | None = None) -> Document:
+    """For podman: on this machine's network, volumes by names of their own, no part that only a kubelet plays. A
+    kubelet asks the API server for a projected token; podman refuses such a volume, and gets the folder with one."""
     pod = copy.deepcopy(pod)
     metadata, spec = pod["metadata"], pod["spec"]
     metadata |= {"name": name}
@@ -144,6 +150,8 @@ def playable(pod: Document, name: str, pip_conf: bool) -> Document:
             del volume["secret"]
             # An optional Secret that is not there is an empty folder.
             volume |= {"configMap": {"name": f"{name}-{volume['name']}"}} if pip_conf else {"emptyDir": {}}
+        if token is not None and volume.pop("projected", None):
+            volume |= {"hostPath": {"path": str(token), "type": "Directory"}}
     spec["volumes"].append({"name": "global", "configMap": {"name": f"{name}-global"}})
     named = {volume["name"]: f"{name}-{volume['name']}" for volume in spec["volumes"]}
     for volume in spec["volumes"]:

@@ -1,4 +1,5 @@
-"""The chart's shared profile on a real PostgreSQL and S3: two Pods behind one address, one killed under load."""
+"""The chart's shared profile on a real PostgreSQL and S3: two Pods behind one address that ask
+who calls, one killed under load."""
 
 import contextlib
 import random
@@ -19,6 +20,7 @@ from resolver.client.build import main as build_client
 from tests.deploy.tools import pods, rendered
 from tests.faults.replicas import metric, publish
 from tests.support import containers
+from tests.support.cluster import cluster
 from tests.support.containers import Play, playable
 from tests.support.index import PackageIndex
 from tests.support.postgres import PostgresServer
@@ -68,7 +70,13 @@ def test_one_of_two_pods_is_killed_under_load(tmp_path: Path) -> None:
     image = containers.build("service", "localhost/lockstep-test/service:under-test")
     client = tmp_path / "lockstep.pyz"
     build_client([str(client)])
-    with PackageIndex() as index, PostgresServer() as postgres, moto() as s3, postgres.database() as database:
+    with (
+        PackageIndex() as index,
+        PostgresServer() as postgres,
+        moto() as s3,
+        postgres.database() as database,
+        cluster(tmp_path) as kubernetes,
+    ):
         environment = dict(s3.environment)
         storage = {"url": s3.url(), "secret": "lockstep-bucket"}
         storage |= {"endpoint": environment.pop("AWS_ENDPOINT_URL"), "region": environment.pop("AWS_REGION")}
@@ -79,19 +87,27 @@ def test_one_of_two_pods_is_killed_under_load(tmp_path: Path) -> None:
             "lockstep-database": {"url": postgres.url(database)},
             "lockstep-index": {"url": index.url},
         }
-        replicas = [playable(template, name, image) for name in _PODS]
+        tokens = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "lockstep-tokens"},
+            "data": {"tokens.yaml": "tokens: []"},
+        }
+        replicas = [playable(template, name, image, kubernetes) for name in _PODS]
         for pod in replicas:  # podman names an emptyDir by its volume alone
             for volume in pod["spec"]["volumes"]:
                 volume["name"] += f"-{pod['metadata']['name']}"
             for mount in pod["spec"]["containers"][0]["volumeMounts"]:
                 mount["name"] += f"-{pod['metadata']['name']}"
-        with Play(replicas, tmp_path, secrets) as running:
+        with Play([tokens, *replicas], tmp_path, secrets) as running:
             urls = {f"{name}-lockstep": running.wait_until_listening(f"{name}-lockstep") for name in _PODS}
             for filename in publish(index, "storm")[:4]:
                 index.fault(f"/{filename}$", "slow", times=1)
             ports = [int(urlsplit(url).port or 0) for url in urls.values()]
             with one_address(ports) as address, contextlib.ExitStack() as stack:
-                fetching = [_fetch(client, address, tmp_path / f"pod-{number}") for number in range(_FETCHES)]
+                token = tmp_path / "shop.token"
+                token.write_text(kubernetes.token("shop"))
+                fetching = [_fetch(client, address, tmp_path / f"pod-{number}", token) for number in range(_FETCHES)]
                 for process in fetching:
                     stack.callback(process.kill)
                 running.kill(_at_work(urls, index))
@@ -102,9 +118,10 @@ def test_one_of_two_pods_is_killed_under_load(tmp_path: Path) -> None:
     assert len(links) == 1, "all of them have the one bundle"
 
 
-def _fetch(client: Path, address: str, target: Path) -> "subprocess.Popen[str]":
+def _fetch(client: Path, address: str, target: Path, token: Path) -> "subprocess.Popen[str]":
     argv = [sys.executable, "-I", "-S", str(client), "fetch", "--server", address, "--target", str(target)]
     argv += ["--requirement", "storm", "--namespace", "shop", "--workload", "storm", "--revision", "r1"]
+    argv += ["--token-file", str(token)]
     return subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
 

@@ -15,11 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
 from resolver.domain.targets import PYTHONS
+from tests.support.cluster import Cluster
 from tests.support.interpreters import interpreter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,9 +201,10 @@ class Container:
         return _listening(self.log, seconds)
 
 
-def playable(template: Mapping[str, Any], name: str, image: str) -> dict[str, Any]:
+def playable(template: Mapping[str, Any], name: str, image: str, cluster: Cluster) -> dict[str, Any]:
     """A Pod of the chart's service for `podman kube play`: on this machine's network, without what only a kubelet
-    does, listening on a free port."""
+    does, listening on a free port. `cluster` stands in for the API server, over TLS: podman refuses a projected
+    volume, and gets the folder with what would be in it."""
     pod: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", **copy.deepcopy(dict(template))}
     pod["metadata"]["name"] = name
     pod["spec"]["hostNetwork"] = True
@@ -211,7 +214,24 @@ def playable(template: Mapping[str, Any], name: str, image: str) -> dict[str, An
         del container[kubelets]
     (listen,) = [each for each in container["env"] if each["name"] == "LOCKSTEP_LISTEN"]
     listen["value"] = "127.0.0.1:0"
+    for volume in pod["spec"]["volumes"]:
+        if volume.pop("projected", None):
+            volume["hostPath"] = {"path": str(_service_account(cluster)), "type": "Directory"}
+        if secret := volume.pop("secret", None):  # which podman mounts with its values in base64
+            volume["configMap"] = {"name": secret["secretName"]}
+    address = urlsplit(cluster.url)  # of which a kubelet tells every container
+    container["env"].append({"name": "KUBERNETES_SERVICE_HOST", "value": address.hostname})
+    container["env"].append({"name": "KUBERNETES_SERVICE_PORT", "value": str(address.port)})
     return pod
+
+
+def _service_account(cluster: Cluster) -> Path:
+    assert cluster.folder is not None
+    folder = cluster.folder / "mounted"
+    folder.mkdir(exist_ok=True)
+    for name in ("token", "ca.crt"):
+        shutil.copy(cluster.folder / name, folder)
+    return folder
 
 
 class Play:
@@ -238,19 +258,25 @@ class Play:
             data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
             _run(["podman", "secret", "rm", name], check=False)  # of a run that was killed
             _run(["podman", "secret", "create", name, "-"], stdin=json.dumps(data))
+        self._remove_claims()  # likewise
         _run(["podman", "kube", "play", "--replace", str(self._manifest)])
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         _run(["podman", "kube", "down", str(self._manifest)])
+        self._remove_claims()
         for document in self._documents:
-            if document["kind"] == "PersistentVolumeClaim":
-                _run(["podman", "volume", "rm", document["metadata"]["name"]])
             for volume in document.get("spec", {}).get("volumes", ()):
                 if {"emptyDir", "configMap"} & set(volume):  # podman keeps these, by their names
-                    _run(["podman", "volume", "rm", "--force", volume["name"]], check=False)
+                    name = volume.get("configMap", {}).get("name", volume["name"])
+                    _run(["podman", "volume", "rm", "--force", name], check=False)
         for name in self._secrets:
             _run(["podman", "secret", "rm", name])
+
+    def _remove_claims(self) -> None:
+        for document in self._documents:
+            if document["kind"] == "PersistentVolumeClaim":
+                _run(["podman", "volume", "rm", document["metadata"]["name"]], check=False)
 
     def ended(self, container: str, seconds: float = 120) -> tuple[int, str]:
         """The exit code of its container (POD-NAME), once it has ended, and what it wrote."""

@@ -71,7 +71,7 @@ async def test_it_starts_while_the_keys_cannot_be_had(monkeypatch: pytest.Monkey
     [
         ({"auth": "static"}, "auth_tokens"),
         ({"auth_tokens": "tokens.yaml"}, "auth_tokens"),
-        ({"auth": "static", "auth_tokens": "/nowhere/tokens.yaml"}, "cannot read"),
+        ({"auth": "static", "auth_tokens": "/nowhere/tokens.yaml"}, "cannot be read"),
         ({"auth": "kubernetes"}, "auth_issuer"),
         ({"auth": "kubernetes", "auth_jwks_url": "https://issuer.example.com/keys"}, "auth_issuer"),
         ({"auth": "kubernetes", "auth_issuer": "http://issuer.example.com"}, "https"),

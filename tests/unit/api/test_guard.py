@@ -89,7 +89,9 @@ async def admitted(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def ask(method: str, path: str, authorization: str | None, identity: Tokens | None = None) -> httpx.Response:
     told: list[dict[str, Any]] = []
-    edge = Edge(Guard(admitted, identity or Tokens()), max_body=1024, tell=lambda **fields: told.append(fields))
+    edge = Edge(
+        Guard(admitted, identity or Tokens(), lambda *_: None), max_body=1024, tell=lambda **fields: told.append(fields)
+    )
     headers = {} if authorization is None else {"Authorization": authorization}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(edge), base_url="http://lockstep") as client:
         answer = await client.request(method, path, headers=headers)
@@ -204,7 +206,7 @@ async def test_who_cannot_be_told_now_is_asked_to_come_again() -> None:
 
 
 async def test_where_nobody_is_asked_everybody_may() -> None:
-    edge = Edge(Guard(admitted, None), max_body=1024, tell=lambda **_: None)
+    edge = Edge(Guard(admitted, None, lambda *_: None), max_body=1024, tell=lambda **_: None)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(edge), base_url="http://lockstep") as client:
         for method, path in NEEDS:
             assert (await client.request(method, concrete(path))).status_code == 204

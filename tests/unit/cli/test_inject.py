@@ -49,7 +49,8 @@ def test_a_pod_is_what_the_webhook_makes_of_it(injecting: Run, tmp_path: Path) -
     ran = injecting("-f", file(tmp_path, function()), "--server", f"{SERVER}/")
     assert ran.code == 0, ran.err
     (document,) = yaml.safe_load_all(ran.out)
-    delivery = Delivery(SERVER, hashlib.sha256(CLIENT).hexdigest(), inits(document["spec"])[0]["command"][-1])
+    text = inits(document["spec"])[0]["command"][-1]
+    delivery = Delivery(SERVER, hashlib.sha256(CLIENT).hexdigest(), text, audience="lockstep")
     found = inject(function(), delivery, namespace="shop")
     assert isinstance(found, Injected)
     assert document == found.pod
@@ -106,12 +107,15 @@ def test_other_documents_pass_as_they_are(injecting: Run, tmp_path: Path) -> Non
 
 def test_the_operators_part(injecting: Run, tmp_path: Path) -> None:
     target = {"lockstep.dev/python": "3.12", "lockstep.dev/platform": "musllinux_1_2_x86_64"}
-    flags = ["--server", SERVER, "--client-image", "registry.example.com/client:1", "--audience", "lockstep"]
+    flags = ["--server", SERVER, "--client-image", "registry.example.com/client:1", "--audience", "elsewhere"]
     ran = injecting("-f", file(tmp_path, plain(TEXT | target)), *flags)
     assert ran.code == 0, ran.err
     (init,) = inits(yaml.safe_load(ran.out)["spec"])
     assert init["image"] == "registry.example.com/client:1"
-    assert "serviceAccountToken" in json.dumps(yaml.safe_load(ran.out)["spec"]["volumes"])
+    assert '"audience": "elsewhere"' in json.dumps(yaml.safe_load(ran.out)["spec"]["volumes"])
+    bare = injecting("-f", file(tmp_path, plain(TEXT)), "--server", SERVER, "--audience", "")
+    assert bare.code == 0, bare.err
+    assert "serviceAccountToken" not in bare.out
 
 
 def test_requirements_that_no_service_takes_are_65(injecting: Run, tmp_path: Path) -> None:
