@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,7 +49,13 @@ def blobs(service: Service) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
 
 
-def scratch(service: Service) -> list[str]:
-    """What stands in the folders for work under way, but for the mark that they are in use."""
+def scratch(service: Service, patience: float = 10.0) -> list[str]:
+    """What stands in the folders for work under way, but for the mark that they are in use, and goes on doing so for
+    that many seconds: a service that has just started makes itself ready beside its first requests."""
     root = service.data / "scratch-v1"
-    return [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.name != ".in-use"]
+    deadline = time.monotonic() + patience
+    while True:
+        left = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.name != ".in-use"]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.1)

@@ -84,8 +84,8 @@ def forged(claims: dict[str, Any], header: dict[str, Any], key: bytes = b"") -> 
 NOW = int(time.time())
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "expired": ({"exp": NOW - 60}, "expired"),
-    "not yet valid": ({"nbf": NOW + 600}, "not valid yet"),
-    "made in the future": ({"iat": NOW + 600}, "not valid yet"),
+    "not yet valid": ({"nbf": NOW + 86_400}, "not valid yet"),
+    "made in the future": ({"iat": NOW + 86_400}, "not valid yet"),
     "for the API server": ({"aud": ["https://kubernetes.default.svc"]}, "another audience"),
     "for nobody": ({"aud": None}, "lacks a claim"),
     "of another issuer": ({"iss": "https://elsewhere.example.com"}, "another issuer"),
