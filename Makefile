@@ -8,7 +8,7 @@ BUILD ?= buildah build --layers --format docker
 MANIFEST ?= deploy/lockstep.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench serve lint client images manifests lock clean
+.PHONY: help demo test coverage bench serve lint client images manifests lock clean
 
 help: ## list what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -23,8 +23,13 @@ $(READY): pyproject.toml deploy/requirements/dev.txt
 demo: $(READY) ## two replicas of one workload, from the real index, on the embedded default
 	@$(BIN)/python -m tests.e2e.demo
 
-test: $(READY) ## the whole suite, with coverage
-	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test: $(READY) ## the whole suite
+	@$(PYTEST)
+
+coverage: $(READY) ## what of the code tests/{unit,contracts,integration} run
+	@$(PYTEST) --cov --cov-report=term tests/unit tests/contracts tests/integration
 
 bench: $(READY) ## beside pip and uv; ARGS="--quick" takes minutes, "--only cold --set web" a part of it
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/requirements/bench.txt

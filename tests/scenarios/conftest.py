@@ -12,10 +12,9 @@ from tests.support.interpreters import THIS
 from tests.support.plain_uv import PlainUv
 from tests.support.real_index import real_index, real_uv
 from tests.support.service import Service
-from tests.support.unmeasured import unmeasured
 from tests.support.wheels import make_wheel
 
-__all__ = ["real_index", "unmeasured"]
+__all__ = ["real_index"]
 
 # The interpreter that runs the tests compiles byte-code for its minor version.
 INTERPRETER = ("--interpreter", f"{THIS}={sys.executable}")
@@ -42,7 +41,7 @@ def scratch(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder for what tests share; gone after the last of them."""
     folder = tmp_path_factory.mktemp("real")
@@ -50,14 +49,14 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def real_service(real_index: str, kept: Path) -> Iterator[Service]:
     """A service on the real index that takes wheels alone, as who judges it does; its default settings otherwise."""
     with Service(kept / "data", index_url=real_index, flags=[*INTERPRETER, "--builds", "never"]) as started:
         yield started
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def judge(real_index: str, kept: Path) -> PlainUv:
     """uv on the real index, which sees what is older than MOMENT."""
     return real_uv(real_index, kept / "uv")

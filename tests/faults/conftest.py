@@ -1,3 +1,0 @@
-from tests.support.unmeasured import unmeasured
-
-__all__ = ["unmeasured"]
