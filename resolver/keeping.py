@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from resolver.main import database_url, open_blobs, open_metadata, retention_rules
+from resolver.configured import database_url, open_blobs, open_metadata, retention_rules
 from resolver.scratch import scratch_folder
 from resolver.service.fsck import Checked, Checking
 from resolver.service.healing import Healing

@@ -3,12 +3,11 @@
 import asyncio
 import gc
 import os
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -23,13 +22,12 @@ from resolver.api.ready import Ready
 from resolver.api.webhooks import build_webhooks
 from resolver.bundles.builder import ProcessLayerBuilder
 from resolver.client.build import archive
+from resolver.configured import configured_indexes, open_blobs, open_engine, open_metadata, retention_rules
 from resolver.domain.errors import LockstepError
 from resolver.domain.outcomes import Refusal
 from resolver.domain.ports import Exclusive, Locker
-from resolver.domain.requests import Index
 from resolver.domain.targets import TargetEnvironment
-from resolver.engines.interpreters import Interpreter, UnusableInterpreter, discover
-from resolver.engines.pip import PipLocker, default_index_url
+from resolver.engines.interpreters import UnusableInterpreter, discover
 from resolver.engines.uv import UvLocker
 from resolver.scratch import scratch_folder
 from resolver.server import Server, listening_on
@@ -53,7 +51,7 @@ from resolver.service.pinned import Pinned
 from resolver.service.policies import Bounded, Measured, MeasuredLayers
 from resolver.service.requests import Requests
 from resolver.service.resolve import Resolving
-from resolver.service.retain import Retaining, Rules, collect_again_and_again
+from resolver.service.retain import Retaining, collect_again_and_again
 from resolver.service.shared_parts import SharedParts
 from resolver.service.streams import Streams
 from resolver.service.uses import ClaimedWheels, Uses
@@ -66,11 +64,8 @@ from resolver.upstream.probe import HttpProbe
 from resolver.upstream.transfer import index_client
 from resolver.upstream.wheels import WheelDownloads
 from resolver.warm_up import Cold, warm_up
-from storage.blob_protocols import BlobJanitor, BlobLinks, BlobStore
-from storage.blobs.object_store import ObjectBlobStore
-from storage.blobs.opening import open_blob_store
+from storage.blob_protocols import BlobJanitor
 from storage.errors import StorageError
-from storage.metadata.store import SqlMetadataStore
 
 log = structlog.get_logger(__name__)
 
@@ -172,7 +167,7 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         # The engine. Bounded inside measured: what is measured is what a caller waits for, its turn included.
         # Single flight stands around both, in Resolving: those who join a flight take no place in the queue.
         interpreters = await discovering
-        engine = _engine(settings, folder, scratch, interpreters)
+        engine = open_engine(settings, folder, scratch, interpreters)
         locker: Locker = Bounded(engine, parallel=settings.parallel_resolves, queue=settings.queue)
         locker = Measured(locker, lambda engine, seconds: metrics.resolve_seconds.labels(engine).observe(seconds))
 
@@ -326,76 +321,6 @@ def _explained(found: Exception | Refusal) -> dict[str, Any]:
 async def _ended(task: asyncio.Task[Any]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-async def open_blobs(settings: Settings, scratch: Path) -> tuple[BlobStore, BlobLinks | None]:
-    """The blob store that is set, and what makes links to it, where it can."""
-    blobs = await open_blob_store(settings.blob_url or settings.data_dir.absolute() / "blobs", scratch)
-    return blobs, blobs if settings.blob_links and isinstance(blobs, ObjectBlobStore) else None
-
-
-async def open_metadata(settings: Settings) -> SqlMetadataStore:
-    """The metadata store that is set, its tables up to date."""
-    return await SqlMetadataStore.open(database_url(settings))
-
-
-def database_url(settings: Settings) -> str:
-    """Where the database is; it may hold a password."""
-    if settings.database_url is None:
-        return f"sqlite:///{settings.data_dir.absolute() / 'lockstep.db'}"
-    return settings.database_url.get_secret_value()
-
-
-def retention_rules(settings: Settings) -> Rules:
-    """What is kept, as it is set."""
-    return Rules(
-        revisions=settings.keep_revisions,
-        used=timedelta(seconds=settings.keep_for),
-        seen=timedelta(seconds=settings.forget_after),
-        grace=timedelta(seconds=settings.gc_grace),
-        most=settings.max_store or None,
-    )
-
-
-def configured_indexes(settings: Settings) -> tuple[Index, ...]:
-    """The indexes in order of priority; the engines' own default, named `pypi`, where none is configured."""
-    if settings.indexes:
-        return tuple(
-            Index(
-                index.name,
-                index.url.get_secret_value(),
-                frozenset(index.namespaces) if index.namespaces is not None else None,
-            )
-            for index in settings.indexes
-        )
-    url = settings.index_url.get_secret_value() if settings.index_url else default_index_url()
-    return (Index("pypi", url),)
-
-
-def _engine(settings: Settings, folder: Path, scratch: Path, interpreters: Mapping[str, Interpreter]) -> Locker:
-    cache = folder / f"{settings.engine}-cache"
-    # Engines keep pages as an index served them, signed URLs and all.
-    cache.mkdir(mode=0o700, exist_ok=True)
-    timeout, memory, http_timeout = settings.engine_timeout, settings.engine_memory, round(settings.index_timeout)
-    if settings.engine == "uv":
-        return UvLocker(
-            cache,
-            cache_limit=settings.engine_cache,
-            timeout=timeout,
-            memory=memory,
-            http_timeout=http_timeout,
-            workspace=scratch,
-        )
-    paths = {python: interpreter.path for python, interpreter in interpreters.items()}
-    return PipLocker(
-        paths,
-        cache,
-        cache_limit=settings.engine_cache,
-        timeout=timeout,
-        memory=memory,
-        http_timeout=http_timeout,
-        workspace=scratch,
-    )
 
 
 async def _measure_store(blobs: BlobJanitor, metrics: Metrics) -> None:

@@ -26,7 +26,7 @@ def build_app(services: Services, *, answers: bool = True) -> ASGIApp:
 
 def build_routes(services: Services, *, answers: bool = True) -> FastAPI:
     """All the routes. Who may ask for what is for the layers around them."""
-    app = FastAPI(
+    app = _Described(
         title="Lockstep",
         version=version("lockstep"),
         description="Locks a workload's Python requirements once and gives every replica the same bundle of wheels.",
@@ -38,21 +38,21 @@ def build_routes(services: Services, *, answers: bool = True) -> FastAPI:
     for part in (resolve, warm, operations, locks, blobs, oci, fallbacks, health) if answers else (health,):
         app.include_router(part.build_router(services))
     errors.install(app)
-    _describe_problems(app)
     return app
 
 
-def _describe_problems(app: FastAPI) -> None:
-    """Every error is a problem: FastAPI's own schema of validation errors is none of ours."""
+class _Described(FastAPI):
+    """Says in its document that every error is a problem: FastAPI's own schema of validation errors is none of ours."""
 
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, made once."""
+        if self.openapi_schema is None:
             document = get_openapi(
-                title=app.title,
-                version=app.version,
-                description=app.description,
-                routes=app.routes,
-                tags=app.openapi_tags,
+                title=self.title,
+                version=self.version,
+                description=self.description,
+                routes=self.routes,
+                tags=self.openapi_tags,
             )
             parts = document["components"]["schemas"]
             for described in (schemas.Problem, schemas.OciError, schemas.OciErrors):
@@ -71,7 +71,5 @@ def _describe_problems(app: FastAPI) -> None:
             for path in (path for path in document["paths"] if oci_errors.speaks(path)):
                 for operation in document["paths"][path].values():
                     operation["responses"].pop("422", None)  # FastAPI's own; it is a 400 there
-            app.openapi_schema = document
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+            self.openapi_schema = document
+        return self.openapi_schema

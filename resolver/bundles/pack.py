@@ -55,7 +55,9 @@ def write_layer(members: Iterable[Member], target: Path) -> Packed:
     unpacked_size = 0
     with target.open("xb") as file:
         sink = _LayerSink(cast("BinaryIO", file))
-        with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_CHUNK) as tar:  # type: ignore[call-overload]  # a sink needs no more than write and tell
+        # Written forwards, a tar calls `write` and `tell` alone; typeshed asks for a whole file.
+        written = cast("BinaryIO", sink)
+        with tarfile.TarFile(fileobj=written, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_CHUNK) as tar:
             for member in members:
                 info = tarfile.TarInfo(member.name)
                 info.mtime = _MTIME

@@ -11,6 +11,7 @@ import socket
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ssl import SSLContext
+    from typing import Any
 
 _LONGEST_HEAD = 64 * 1024
 _RECEIVED = 16 * 1024
@@ -40,9 +41,10 @@ class Connection:
 
     def open(self, seconds: float) -> None:
         """Connect; each address of the host may take so long."""
-        # As bytes, the host's name is not led through the IDNA codec: a URL's host is ASCII as it is.
-        address = self._host.encode("ascii"), self._port
-        self._socket = socket.create_connection(address, seconds)  # type: ignore[arg-type]  # typeshed knows no bytes
+        # As bytes, the host's name is not led through the IDNA codec: a URL's host is ASCII as it is. getaddrinfo, to
+        # which it goes, takes bytes; typeshed has this function take text alone.
+        address: Any = (self._host.encode("ascii"), self._port)
+        self._socket = socket.create_connection(address, seconds)
         if self._tls is not None:
             try:
                 self._socket = self._tls.wrap_socket(self._socket, server_hostname=self._host)

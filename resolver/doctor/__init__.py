@@ -10,6 +10,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from resolver.configured import configured_indexes
 from resolver.doctor.callers import check_callers
 from resolver.doctor.findings import Finding, note, wrong
 from resolver.doctor.indexes import check_index
@@ -17,7 +18,6 @@ from resolver.doctor.machine import check_interpreters, check_memory
 from resolver.doctor.stores import check_blobs, check_database, check_scratch, check_shared, check_store_clock
 from resolver.doctor.webhook import check_certificate, check_registry
 from resolver.domain.redaction import redact
-from resolver.main import configured_indexes
 from resolver.settings import Settings
 from resolver.telemetry import configure_logging
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 
 from resolver.client.console import size
+from resolver.configured import database_url, open_blobs
 from resolver.doctor import clock
 from resolver.doctor.findings import Finding, note, well, wrong
-from resolver.main import database_url, open_blobs
 from resolver.scratch import scratch_folder
 from resolver.settings import Settings
 from storage.blobs.object_store import ObjectBlobStore

@@ -168,7 +168,7 @@ class ObjectBlobStore:
         try:
             with failures("signing a link"):
                 return await obstore.sign_async(self._bucket, "GET", self._key(digest), timedelta(seconds=seconds))
-        except (NotSupportedError, NotImplementedError):
+        except (NotSupportedError, NotImplementedError):  # obstore, of a store or credentials that have no signed URLs
             return None
 
     async def creates_once(self) -> bool:
@@ -180,7 +180,7 @@ class ObjectBlobStore:
                 await obstore.put_async(self._bucket, key, b"second", mode="create")
             except AlreadyExistsError:
                 return True
-            except NotImplementedError:
+            except NotImplementedError:  # obstore, of a store that is told to be without conditional writes
                 return False
             finally:
                 await obstore.delete_async(self._bucket, key)
@@ -203,8 +203,8 @@ class ObjectBlobStore:
             # that is under way too, which may fail yet.
             if await self.size(digest) is not None:
                 return
-        except NotImplementedError:
-            pass  # a store without conditional writes, and told to be one: the same bytes again do no harm
+        except NotImplementedError:  # obstore, of a store that is told to be without conditional writes
+            pass  # the same bytes again do no harm
         with failures("writing a blob"):
             await obstore.put_async(self._bucket, self._key(digest), content, use_multipart=False)
 

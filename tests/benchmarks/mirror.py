@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from packaging.utils import canonicalize_name
 
 from resolver.domain.ports import Project, ProjectFile
 from resolver.domain.requests import Index
@@ -87,7 +88,7 @@ async def _copy(locked: dict[str, set[str]], folder: Path) -> None:
 
         async def one(name: str, wheels: set[str]) -> None:
             async with slots:
-                project = await pages.reread(name, index)  # type: ignore[arg-type]  # a lock's names are normalized
+                project = await pages.reread(canonicalize_name(name), index)
                 if project is None:
                     raise RuntimeError(f"the index has no {name}, which was just locked")
                 for file in project.files:

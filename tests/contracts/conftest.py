@@ -13,12 +13,14 @@ pytest.register_assert_rewrite(
     "tests.contracts.access_store",
     "tests.contracts.asked_store",
     "tests.contracts.blob_store",
+    "tests.contracts.content_store",
     "tests.contracts.build_store",
     "tests.contracts.image_store",
     "tests.contracts.lease_store",
     "tests.contracts.job_store",
     "tests.contracts.lock_store",
     "tests.contracts.pin_store",
+    "tests.contracts.retention_store",
     "tests.contracts.metadata_store",
 )
 

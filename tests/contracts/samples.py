@@ -1,6 +1,8 @@
 """Records for the suites: made of little, so that a test says what matters to it."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from storage.content import Digest
 from storage.protocols import MetadataStore
@@ -41,13 +43,5 @@ async def locks(store: MetadataStore, *names: str) -> list[Digest]:
     return [record.digest for record in records]
 
 
-def a_pin(lock: Digest, revision: str = "r1", **fields: object) -> PinRecord:
-    values: dict[str, object] = {
-        "namespace": "shop",
-        "workload": "checkout",
-        "revision": revision,
-        "key": "key",
-        "lock": lock,
-        "created": NOON,
-    }
-    return PinRecord(**{**values, **fields})  # type: ignore[arg-type] # fields of any kind, checked by what is compared
+def a_pin(lock: Digest, revision: str = "r1", **fields: Any) -> PinRecord:
+    return replace(PinRecord("shop", "checkout", revision, "key", lock, NOON), **fields)

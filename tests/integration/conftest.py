@@ -12,6 +12,9 @@ from tests.support.index import PackageIndex
 from tests.support.service import Service
 from tests.support.wheels import make_wheel
 
+# Helpers are no test modules by name: without this their asserts would not explain themselves.
+pytest.register_assert_rewrite("tests.integration.doctor")
+
 _numbers = itertools.count(1)
 
 

@@ -4,15 +4,10 @@ import json
 import os
 import shutil
 import sqlite3
-import ssl
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,64 +17,15 @@ from alembic.config import Config
 from sqlalchemy import create_engine
 
 from resolver import keeping
-from resolver.doctor import examine
-from resolver.doctor.findings import Finding
 from resolver.settings import load
 from tests.integration.conftest import publish
-from tests.support.certificates import certificate
+from tests.integration.doctor import PROJECT, Doctor, dated_server, doctor, few_interpreters, index, notes, wrong
 from tests.support.index import PackageIndex
 from tests.support.postgres import PostgresServer, free_port
 from tests.support.service import ROOT
 from tests.support.wheels import make_wheel
 
-PROJECT = "doctored"
-
-
-@pytest.fixture(scope="module")
-def index() -> Iterator[PackageIndex]:
-    with PackageIndex() as index:
-        publish(index, PROJECT, "1.0")
-        yield index
-
-
-@pytest.fixture(autouse=True)
-def few_interpreters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The one that runs the tests: to look for more takes its time."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "python{}.{}".format(*sys.version_info[:2])).symlink_to(sys.executable)
-    monkeypatch.setenv("PATH", f"{folder}:{os.defpath}")
-
-
-class Doctor:
-    """Looks with these settings, which are sound but for what a test changes."""
-
-    def __init__(self, data: Path, index: PackageIndex) -> None:
-        self.data = data
-        self.settings: dict[str, Any] = {"data_dir": data, "index_url": index.url}
-
-    def __call__(self, *, ca_bundle: Path | None = None, project: str = PROJECT, **changes: Any) -> list[Finding]:
-        return examine(load({**self.settings, **changes}, None), project, ca_bundle)
-
-
-@pytest.fixture
-def doctor(tmp_path: Path, index: PackageIndex) -> Iterator[Doctor]:
-    doctor = Doctor(tmp_path / "data", index)
-    keeping.migrate(load(doctor.settings, None))
-    yield doctor
-    index.clear_faults()
-
-
-def wrong(findings: list[Finding], check: str) -> Finding:
-    """What is wrong: this alone."""
-    (found,) = [finding for finding in findings if finding.state == "wrong"]
-    assert found.check == check, found
-    assert found.way_out
-    return found
-
-
-def notes(findings: list[Finding], check: str) -> list[str]:
-    return [finding.told for finding in findings if (finding.check, finding.state) == (check, "note")]
+__all__ = ["doctor", "few_interpreters", "index"]
 
 
 def test_all_is_well(doctor: Doctor) -> None:
@@ -150,47 +96,15 @@ def test_an_index_that_is_never_asked(doctor: Doctor, index: PackageIndex) -> No
 # --- Clock ------------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _server(seconds: float = 0.0, tls: tuple[Path, Path] | None = None) -> Iterator[int]:
-    """Answers 404 to everything, by a clock that is wrong by so many seconds; its port."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(404 if "/v2/" not in self.path else 200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def date_time_string(self, timestamp: float | None = None) -> str:
-            return formatdate((timestamp or time.time()) + seconds, usegmt=True)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    if tls:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*tls)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 @pytest.mark.parametrize(("seconds", "told"), [(3600, "behind"), (-3600, "ahead of")])
 def test_a_clock_that_is_wrong(doctor: Doctor, seconds: float, told: str) -> None:
-    with _server(seconds) as port:
+    with dated_server(seconds) as port:
         found = wrong(doctor(index_url=f"http://127.0.0.1:{port}/simple"), "clock")
     assert told in found.told
 
 
 def test_a_clock_that_is_a_little_off(doctor: Doctor) -> None:
-    with _server(30) as port:
+    with dated_server(30) as port:
         assert len(notes(doctor(index_url=f"http://127.0.0.1:{port}/simple"), "clock")) == 1
 
 
@@ -282,120 +196,6 @@ def test_an_interpreter_that_is_not_there(doctor: Doctor, monkeypatch: pytest.Mo
 
 def test_more_builds_at_once_than_there_is_memory_for(doctor: Doctor) -> None:
     assert notes(doctor(parallel_builds=100_000), "memory")
-
-
-# --- The webhook, and the registry ------------------------------------------------------------------------------------
-
-NAME = "lockstep.lockstep.svc"
-
-
-class Signer:
-    """A CA, and what it signs."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._openssl = shutil.which("openssl", path=os.defpath) or pytest.skip("no openssl here")
-        self.ca, self._key = folder / "ca.crt", folder / "ca.key"
-        self._run(
-            "req",
-            "-x509",
-            "-new",
-            "-nodes",
-            *self._new_key(self._key),
-            "-out",
-            self.ca,
-            "-subj",
-            "/CN=ca",
-            "-days",
-            "9",
-        )
-
-    def sign(self, name: str = NAME, *, days: int = 90) -> dict[str, Any]:
-        """The settings of a webhook with such a certificate."""
-        cert, key = self._folder / "tls.crt", self._folder / "tls.key"
-        request, extensions = self._folder / "request", self._folder / "extensions"
-        extensions.write_text(f"subjectAltName=DNS:{name}")
-        self._run("req", "-new", "-nodes", *self._new_key(key), "-out", request, "-subj", "/CN=x")
-        signing = ("-CA", self.ca, "-CAkey", self._key, "-CAcreateserial", "-days", days, "-extfile", extensions)
-        self._run("x509", "-req", "-in", request, "-out", cert, *signing)
-        return {
-            "webhook_listen": "127.0.0.1:8443",
-            "webhook_cert": str(cert),
-            "webhook_key": str(key),
-            "webhook_server": f"http://{NAME}:8080",
-        }
-
-    def _new_key(self, path: Path) -> tuple[Any, ...]:
-        return "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-keyout", path
-
-    def _run(self, *arguments: Any) -> None:
-        argv = [self._openssl, *(str(each) for each in arguments)]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture
-def signer(tmp_path: Path) -> Signer:
-    folder = tmp_path / "signer"
-    folder.mkdir()
-    return Signer(folder)
-
-
-def test_a_certificate_that_is_good(doctor: Doctor, signer: Signer) -> None:
-    found = [each for each in doctor(**signer.sign()) if each.check == "webhook"]
-    assert [(each.state, each.told) for each in found] == [("well", f"good for 90 days, for {NAME}")]
-
-
-def test_a_certificate_that_ends_soon(doctor: Doctor, signer: Signer) -> None:
-    (told,) = notes(doctor(**signer.sign(days=2)), "webhook")
-    assert "expires in 2.0 days" in told
-
-
-def test_a_certificate_that_has_expired(doctor: Doctor, signer: Signer) -> None:
-    assert "expired" in wrong(doctor(**signer.sign(days=-1)), "webhook").told
-
-
-def test_a_certificate_for_another_name(doctor: Doctor, signer: Signer) -> None:
-    assert NAME in wrong(doctor(**signer.sign("other.lockstep.svc")), "webhook").told
-
-
-def test_a_certificate_that_api_servers_do_not_trust(doctor: Doctor, signer: Signer, tmp_path: Path) -> None:
-    settings = signer.sign()
-    other, _ = certificate(tmp_path, "other")
-    assert "not signed by" in wrong(doctor(**settings, ca_bundle=other), "webhook").told
-    signer.ca.unlink()
-    (told,) = notes(doctor(**settings), "webhook")
-    assert "cannot be told" in told
-
-
-def test_a_certificate_without_its_key(doctor: Doctor, signer: Signer) -> None:
-    settings = signer.sign()
-    Path(settings["webhook_key"]).write_text("no key")
-    assert "certificate and key" in wrong(doctor(**settings), "webhook").told
-
-
-@pytest.mark.parametrize(
-    ("place", "told"),
-    [
-        ("lockstep-registry.lockstep.svc:5000/nodes", "name of a Service"),
-        ("registry.lockstep.svc.cluster.local/nodes", "name of a Service"),
-        ("http://127.0.0.1:9/nodes", "no TLS"),
-    ],
-)
-def test_a_registry_that_nodes_cannot_reach(doctor: Doctor, place: str, told: str) -> None:
-    found = [each for each in doctor(webhook_image_registry=place) if each.check == "registry"]
-    assert {each.state for each in found} == {"wrong"}
-    assert any(told in each.told for each in found)
-
-
-def test_a_registry_with_a_certificate(doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = certificate(tmp_path, "registry")
-    with _server(tls=pair) as port:
-        place = f"127.0.0.1:{port}/nodes"
-        told = [each.told for each in doctor(webhook_image_registry=place) if each.check == "registry"]
-        assert any("CERTIFICATE_VERIFY_FAILED" in each for each in told)
-        monkeypatch.setenv("SSL_CERT_FILE", str(pair[0]))
-        assert "this machine alone" in wrong(doctor(webhook_image_registry=place), "registry").told
 
 
 # --- The command ------------------------------------------------------------------------------------------------------
