@@ -45,13 +45,13 @@ COPY deploy/requirements/service.txt deploy/requirements/build.txt deploy/requir
 RUN python3 -m venv --without-pip /opt/lockstep \
     && python3 -m pip --python /opt/lockstep/bin/python install --no-cache-dir --disable-pip-version-check \
         --root-user-action=ignore --require-hashes --only-binary :all: -r deploy/requirements/service.txt
+# What builds the wheel is in this stage alone.
+RUN python3 -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --require-hashes \
+        --only-binary :all: --target /build -r deploy/requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY resolver resolver
 COPY storage storage
-# What builds the wheel is in this stage alone.
-RUN python3 -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --require-hashes \
-        --only-binary :all: --target /build -r deploy/requirements/build.txt \
-    && PYTHONPATH=/build python3 -m hatchling build --target wheel \
+RUN PYTHONPATH=/build python3 -m hatchling build --target wheel \
     && python3 -m pip --python /opt/lockstep/bin/python install --no-cache-dir --disable-pip-version-check \
         --root-user-action=ignore --no-index --no-deps dist/*.whl
 

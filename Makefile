@@ -7,6 +7,9 @@ HELM ?= $(or $(shell command -v helm),.cache/tools/helm)
 BUILD ?= buildah build --layers --format docker
 MANIFEST ?= deploy/lockstep.yaml
 
+# With byte-code kept, a worker of the tests collects them in half of the time, and whatever is started starts sooner.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test coverage bench serve lint client images manifests lock clean
 
@@ -23,7 +26,8 @@ $(READY): pyproject.toml deploy/requirements/dev.txt
 demo: $(READY) ## two replicas of one workload, from the real index, on the embedded default
 	@$(BIN)/python -m tests.e2e.demo
 
-PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+# More workers than cores: many a test waits, for a fault to be noticed or for a time to pass.
+PYTEST := $(BIN)/python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder
 
 test: $(READY) ## the whole suite
 	@$(PYTEST)

@@ -147,7 +147,7 @@ def test_fetch_says_why_and_exits_so(
     index.fault("/simple/broken-index/", "500")
     index.fault(f"/{filename}$", "wrong-bytes")
     try:
-        asked = ["--timeout", "40", "--requirement", requirement]
+        asked = ["--timeout", "15", "--requirement", requirement]
         told = lockstep(service, "fetch", "--target", str(tmp_path / "deps"), *asked, code=code)
     finally:
         index.clear_faults()

@@ -182,7 +182,7 @@ def test_with_the_service_pip_is_left_with_nothing_to_do(functions: Functions, s
 
 @each_variant
 def test_with_the_service_stopped_pip_installs_as_before(functions: Functions, git: bool) -> None:
-    source, left, log = functions.run(f"http://127.0.0.1:{free_port()}", git=git)
+    source, left, log = functions.run(f"http://127.0.0.1:{free_port()}", git=git, seconds=3)
     assert (source, "Collecting" in log) == ("local", True), log
     assert left == (_REQUIREMENTS.strip() if git else "-r /deps/requirements.txt")
 
@@ -228,22 +228,27 @@ def test_a_function_that_is_started_again_needs_nobody(
             assert seen(play, container)[0] == "deps"
 
 
+@pytest.fixture(scope="module")
+def real_service(real_index: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with Service(tmp_path_factory.mktemp("real") / "data", index_url=real_index) as service:
+        yield service
+
+
 @each_variant
 @pytest.mark.real_index
 def test_requests_and_arrow_are_importable_in_the_versions_that_are_locked(
-    image: str, real_index: str, tmp_path: Path, git: bool
+    image: str, real_index: str, real_service: Service, tmp_path: Path, git: bool
 ) -> None:
-    with Service(tmp_path / "data", index_url=real_index) as service:
-        functions = Functions(image, real_index, tmp_path, "requests>=2\narrow\n", _EVERYTHING)
-        play, container = functions.play(service.url, git=git)
-        with play:
-            code, log = play.ended(container, seconds=300)
-        assert code == 0, log
-        assert "Collecting" not in log
-        (told,) = [json.loads(line) for line in log.splitlines() if line.startswith('{"files"')]
-        with service.client() as client:
-            (pin,) = client.get("/v1/pins", params={"namespace": "shop"}).json()["items"]
-            lock = client.get(f"/v1/locks/{pin['lock']}").json()
+    functions = Functions(image, real_index, tmp_path, "requests>=2\narrow\n", _EVERYTHING)
+    play, container = functions.play(real_service.url, git=git)
+    with play:
+        code, log = play.ended(container, seconds=300)
+    assert code == 0, log
+    assert "Collecting" not in log
+    (told,) = [json.loads(line) for line in log.splitlines() if line.startswith('{"files"')]
+    with real_service.client() as client:
+        (pin,) = client.get("/v1/pins", params={"namespace": "shop"}).json()["items"]
+        lock = client.get(f"/v1/locks/{pin['lock']}").json()
     assert all(file.startswith("/deps/site-packages/") for file in told["files"])
     assert told["versions"] == {package["name"]: package["version"] for package in lock["packages"]}
     assert {"requests", "arrow"} < set(told["versions"])

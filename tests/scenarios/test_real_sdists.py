@@ -27,13 +27,11 @@ PURE = {
     "sgmllib3k==1.0.0": "sgmllib",
     "pypika==0.48.9": "pypika",
     "antlr4-python3-runtime==4.9.3": "antlr4",
-    "termcolor==1.1.0": "termcolor",
     "wget==3.2": "wget",
     "pyperclip==1.8.2": "pyperclip",
     "langdetect==1.0.9": "langdetect",
     "validators==0.20.0": "validators",
     "emoji==1.7.0": "emoji",
-    "ratelimit==2.2.1": "ratelimit",
 }
 
 

@@ -1,7 +1,7 @@
 """Real stores, real replicas and collections, and a time of its own; what a machine steers and checks."""
 
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -154,10 +154,9 @@ class World:
         }
         return {place: record for place, record in found.items() if record is not None}
 
-    async def held(self) -> set[tuple[Digest, str]]:
+    async def held(self, records: Mapping[tuple[Digest, str], BundleRecord]) -> set[tuple[Digest, str]]:
         """Of the bundles that there are records of, those that must not go: worked out here from pins, holds, and what
         was given out, not asked of the store."""
-        records = await self.records()
         pins = (await self.store.pins.page(None, None, 10_000)).items
         locks: set[Digest] = set()
         for workload in {pin.workload for pin in pins}:
@@ -182,10 +181,11 @@ class World:
     async def check_only_held_is_left(self) -> None:
         """Garbage is gone: blobs and rows are just those of what is held."""
         expected: set[Digest] = set()
-        for record in (await self.records()).values():
+        records = await self.records()
+        for record in records.values():
             expected |= {record.digest, *manifest_parts(await self.content(record.digest))}
-        assert set(await self.records()) == await self.held(), "records of garbage are left"
-        for lock, toolchain in await self.records():
+        assert set(records) == await self.held(records), "records of garbage are left"
+        for lock, toolchain in records:
             for package in next(each for each in LOCKS if each.digest == lock).pylock.packages:
                 wheel = wheel_digest(canonicalize_name(package.name))
                 layer = await self.store.artifacts.layer(wheel, TARGET.python, toolchain)

@@ -114,10 +114,10 @@ class Retention(RuleBasedStateMachine):
 
     @invariant()
     def what_is_held_stays(self) -> None:
-        there, held = self.do(self.world.records()), self.do(self.world.held())
+        there = self.do(self.world.records())
         for place in self.held | self.world.in_use():
             assert place in there, f"what is held is gone: {place}"
-        self.held = held
+        self.held = self.do(self.world.held(there))
 
     def go_on(self, replica: Any, steps: int, choice: int = 0) -> None:
         for step in range(steps):

@@ -47,7 +47,7 @@ def at_every_call(template: Path, tmp_path: Path) -> Iterator[Callable[[Story], 
             await world.check_references()
             assert world.in_use() <= set(await world.records()), "what was given out is gone"
             world.time += RULES.used
-            for _ in range(3):
+            for _ in range(2):
                 await world.collect_whole()
                 world.time += RULES.grace
             await world.collect_whole()
