@@ -6,12 +6,15 @@ import platform
 from datetime import timedelta
 from pathlib import Path
 
-from resolver.builds.builder import SandboxedBuilder
-from resolver.builds.sandbox import Bubblewrap, Limits
+from resolver.builds.here import BuildersHere
+from resolver.builds.remote import RemoteBuilders
+from resolver.builds.running import Limits
+from resolver.builds.sandbox import Bubblewrap
+from resolver.builds.tasks import Tasks
 from resolver.client.environment import libc
 from resolver.client.errors import FetchError
 from resolver.domain.errors import UnsupportedTarget
-from resolver.domain.ports import Exclusive, Locker, ProjectPages, WheelFetcher
+from resolver.domain.ports import BuilderLauncher, Exclusive, Locker, ProjectPages, SdistBuilders, WheelFetcher
 from resolver.domain.targets import TargetEnvironment
 from resolver.service.building import Building
 from resolver.service.fair_turns import FairTurns
@@ -36,19 +39,21 @@ async def building(
     exclusive: Exclusive,
     scratch: Path,
     metrics: Metrics,
+    launcher: BuilderLauncher | None,
+    tasks: Tasks,
 ) -> Building:
-    """What provides wheels that have to be built, on this host, with this process's own interpreter."""
+    """What provides wheels that have to be built: by builders that the launcher starts, or, without one, on this host,
+    with this process's own interpreter."""
 
     def observe(result: str, seconds: float) -> None:
         metrics.sdist_builds.labels(result).inc()
         metrics.sdist_build_seconds.observe(seconds)
 
-    limits = Limits(
-        seconds=settings.sdist_timeout,
-        memory=settings.sdist_memory,
-        processes=settings.sdist_processes,
-        disk=settings.sdist_disk,
-    )
+    limits = limits_of(settings)
+    host = await asyncio.to_thread(_host)
+    builders: SdistBuilders = BuildersHere(Bubblewrap(limits, os.environ.get("PATH", os.defpath)), host)
+    if launcher is not None:
+        builders = RemoteBuilders(launcher, tasks, limits, host)
     return Building(
         metadata,
         blobs,
@@ -58,14 +63,28 @@ async def building(
         wheels,
         # Of what builds want. Nobody asks for its bundle, so there is nothing to begin.
         Locking(locker, pages, wheels, None, passed_over="warn"),
-        SandboxedBuilder(Bubblewrap(limits, os.environ.get("PATH", os.defpath))),
+        builders,
         exclusive,
         FairTurns(parallel=settings.parallel_sdists, queue=settings.queue, what="building from source"),
         scratch,
-        host=await asyncio.to_thread(_host),
         refusals_for=timedelta(seconds=settings.refusals_for),
         observe=observe,
     )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What one step of a build may take."""
+    return Limits(
+        seconds=settings.sdist_timeout,
+        memory=settings.sdist_memory,
+        processes=settings.sdist_processes,
+        disk=settings.sdist_disk,
+    )
+
+
+def launcher(settings: Settings) -> BuilderLauncher | None:
+    """What starts builders elsewhere; None: builds are done on this host."""
+    return None
 
 
 def _host() -> TargetEnvironment | None:

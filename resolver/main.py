@@ -20,6 +20,7 @@ from resolver.api.app import build_app
 from resolver.api.context import Services
 from resolver.api.ready import Ready
 from resolver.api.webhooks import build_webhooks
+from resolver.builds.tasks import Tasks
 from resolver.bundles.builder import ProcessLayerBuilder
 from resolver.client.build import archive
 from resolver.configured import configured_indexes, open_blobs, open_engine, open_metadata, retention_rules
@@ -194,8 +195,22 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         locking = Locking(
             locker, pages, wheels, ahead, passed_over=settings.passed_over, target_conflict=settings.target_conflict
         )
+        # What has to be built, by builders that ask this process, and no other, for their tasks.
+        launcher, tasks = from_source.launcher(settings), Tasks()
         building = await from_source.building(
-            settings, metadata, blobs, healing, book, pages, wheels, locker, exclusive, scratch, metrics
+            settings,
+            metadata,
+            blobs,
+            healing,
+            book,
+            pages,
+            wheels,
+            locker,
+            exclusive,
+            scratch,
+            metrics,
+            launcher,
+            tasks,
         )
         stack.push_async_callback(building.close)
         making = LockMaking(
@@ -303,6 +318,7 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
                     max_wait=settings.max_wait,
                     tell_request=tell,
                     identity=door.identity,
+                    tasks=tasks if launcher else None,
                 ),
                 answers=settings.role != "worker",
             ),

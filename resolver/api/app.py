@@ -7,7 +7,20 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp
 
-from resolver.api import blobs, errors, fallbacks, health, locks, oci, oci_errors, operations, resolve, schemas, warm
+from resolver.api import (
+    blobs,
+    builders,
+    errors,
+    fallbacks,
+    health,
+    locks,
+    oci,
+    oci_errors,
+    operations,
+    resolve,
+    schemas,
+    warm,
+)
 from resolver.api.context import Services
 from resolver.api.edge import Edge, Named
 from resolver.api.guard import OPEN, Guard
@@ -21,7 +34,8 @@ def build_app(services: Services, *, answers: bool = True) -> ASGIApp:
     # answered, ready-made or not, before it is known who asks.
     inner = ReadyFirst(Named(build_routes(services, answers=answers)), services.ready)
     guard = Guard(inner, services.identity, lambda scope, failure: fallbacks.tell_refused(services, scope, failure))
-    return Edge(guard, max_body=services.max_body, tell=services.tell_request)
+    # What builders answer, with their tokens, is bounded by their tasks.
+    return Edge(guard, max_body=services.max_body, unbounded={builders.ANSWER}, tell=services.tell_request)
 
 
 def build_routes(services: Services, *, answers: bool = True) -> FastAPI:
@@ -37,6 +51,8 @@ def build_routes(services: Services, *, answers: bool = True) -> FastAPI:
     )
     for part in (resolve, warm, operations, locks, blobs, oci, fallbacks, health) if answers else (health,):
         app.include_router(part.build_router(services))
+    if services.tasks is not None:  # those of a process that does not answer others, too
+        app.include_router(builders.build_router(services.tasks))
     errors.install(app)
     return app
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from resolver.api.ready import Ready
+from resolver.builds.tasks import Tasks
 from resolver.domain.identity import Identity
 from resolver.service.access import Access
 from resolver.service.asked import Asked
@@ -24,7 +25,7 @@ from resolver.telemetry import Metrics
 class Services:
     """The use cases behind the routes. `degraded` names the shared parts that cannot be reached now; `client` packs
     the zipapp of the client; `tell_request` logs a request that was answered; `identity` knows callers (None: nobody is
-    asked)."""
+    asked); `tasks` are those of builders (None: there are no builders)."""
 
     requests: Requests
     resolving: Answering
@@ -45,3 +46,4 @@ class Services:
     max_wait: float
     tell_request: Callable[..., None]
     identity: Identity | None = None
+    tasks: Tasks | None = None

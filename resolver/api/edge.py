@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,12 +35,16 @@ class Named:
 
 
 class Edge:
-    """Wraps the whole application. `tell` logs a request that was answered."""
+    """Wraps the whole application. `tell` logs a request that was answered. Bodies at paths that are `unbounded` are
+    bounded by who reads them, as they come."""
 
-    def __init__(self, app: ASGIApp, *, max_body: int, tell: Callable[..., None]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, max_body: int, tell: Callable[..., None], unbounded: Collection[str] = ()
+    ) -> None:
         self._app = app
         self._tell = tell
         self._max_body = max_body
+        self._unbounded = unbounded
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -52,7 +56,8 @@ class Edge:
         answer = _Answer(send, request_id)
         started = time.perf_counter()
         try:
-            await self._app(scope, _Bounded(receive, self._max_body), answer)
+            bounded = receive if scope["path"] in self._unbounded else _Bounded(receive, self._max_body)
+            await self._app(scope, bounded, answer)
         except Exception as failure:
             # Starlette answers what nobody caught with a 500 and raises it again, for us to tell.
             log.exception(

@@ -2,6 +2,7 @@
 
     without a token   GET and HEAD of OPEN: how the service is, and the client, whose digest stands in the Pod's spec
     any valid token   whatever reads, and what PODS post: they ask for bundles, and tell that they do without
+    a task's          what BUILDERS ask for, and nothing else: their routes look at it themselves
     an operator's     all else: refresh, hold, warm, and whatever is added and changes something
 
 A route that is added later needs a token, and an operator's where it is not for reading: nothing is open unless it is
@@ -20,6 +21,7 @@ from resolver.domain.identity import ANYONE, Caller, Identity
 
 OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/client/lockstep.pyz"})
 PODS = frozenset({("POST", "/v1/resolve"), ("POST", "/v1/fallbacks")})
+BUILDERS = frozenset({("GET", "/v1/builder/task"), ("PUT", "/v1/builder/answer")})
 
 _READING = frozenset({"GET", "HEAD"})
 _REALM = 'realm="lockstep"'
@@ -55,10 +57,10 @@ class Guard:
 
     async def _admit(self, scope: Scope) -> None:
         method, path = scope["method"], scope["path"]
-        if self._identity is None or (path in OPEN and method in _READING):
+        if self._identity is None or (path in OPEN and method in _READING) or (method, path) in BUILDERS:
             scope["state"]["caller"] = ANYONE
             return
-        token = _token(scope)
+        token = token_of(scope)
         if token is None:
             raise Unauthenticated("a token is needed")
         scope["state"]["caller"] = caller = await self._identity.caller(token)
@@ -66,7 +68,7 @@ class Guard:
             raise Forbidden(f"{method} {path} is for operators, and {caller.name} is none")
 
 
-def _token(scope: Scope) -> str | None:
+def token_of(scope: Scope) -> str | None:
     """What the request shows: a bearer's token (RFC 6750, 2.1), or one as the password of any user (RFC 7617), which
     is all that browsers and container runtimes know."""
     for name, value in scope["headers"]:

@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 import shutil
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,17 +14,20 @@ from typing import Any, NamedTuple
 from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from resolver.builds.sandbox import Bubblewrap
+from resolver.builds.running import Sandbox
 from resolver.domain.builds import BuildPolicy, Built, Failed, SdistFacts, Wants
 from resolver.domain.redaction import redact
+from resolver.domain.targets import TargetEnvironment
 from storage.content import Digest
 
-_FORMAT = "build-v1"
+FORMAT = "build-v1"
 """Counted up whenever the same sdist and requirements come to make another wheel."""
 _SDIST = re.compile(r"[A-Za-z0-9._+!-]+\.(?:tar\.gz|tgz|tar\.bz2|zip)")
 _WHEEL = re.compile(r"[A-Za-z0-9._+!-]+\.whl")
 _PURE = Tag("py3", "none", "any")
 _MOST_HEADER = 4 << 20
+_MOST_CAUSE = 500
+_LONGEST_NAME = 255
 _CHUNK = 1 << 20
 
 
@@ -36,28 +38,21 @@ class _Answer(NamedTuple):
 
 
 class SandboxedBuilder:
-    """SdistBuilder on this machine, with the interpreter that runs the service."""
+    """SdistBuilder on two sandboxes: one for a package's code, and one (which may be the same) for what looks at what
+    such code made. `host`: the class of the interpreter in the first."""
 
-    def __init__(self, sandbox: Bubblewrap) -> None:
-        self._sandbox = sandbox
-
-    @property
-    def name(self) -> str:
-        """See SdistBuilder."""
-        major, minor = sys.version_info[:2]
-        return f"{_FORMAT}-cp{major}{minor}"
-
-    async def missing(self) -> str | None:
-        """See SdistBuilder."""
-        return await self._sandbox.missing()
+    def __init__(self, building: Sandbox, looking: Sandbox, host: TargetEnvironment) -> None:
+        self._building = building
+        self._looking = looking
+        self.host = host
 
     async def read(self, sdist: Path, filename: str, folder: Path) -> SdistFacts | Failed:
         """See SdistBuilder."""
         if not _SDIST.fullmatch(filename):
             return Failed("its file name is none of a source distribution (PEP 625)")
-        if (await asyncio.to_thread(sdist.stat)).st_size > self._sandbox.limits.disk:
-            return Failed(f"it is larger than what a build may write, {self._sandbox.limits.disk} bytes")
-        answer = await self._step("read", folder, {filename: sdist}, {"sdist": f"/task/{filename}"})
+        if (await asyncio.to_thread(sdist.stat)).st_size > self._looking.limits.disk:
+            return Failed(f"it is larger than what a build may write, {self._looking.limits.disk} bytes")
+        answer = await _step(self._looking, "read", folder, {filename: sdist}, {"sdist": filename})
         if isinstance(answer, Failed):
             return answer
         said = answer.said
@@ -83,8 +78,8 @@ class SandboxedBuilder:
         if odd := [name for name in wheels if not _WHEEL.fullmatch(name)]:
             return Failed(f"a wheel that it wants has an odd name, {odd[0][:200]!r}")
         task = {
-            "sdist": f"/task/{filename}",
-            "wheels": [f"/task/{wheel}" for wheel in sorted(wheels)],
+            "sdist": filename,
+            "wheels": sorted(wheels),
             "backend": facts.backend,
             "backend_path": [*facts.backend_path],
             "final": final,
@@ -93,7 +88,7 @@ class SandboxedBuilder:
         started = time.monotonic()
         made: list[_Answer] = []
         for attempt in ("first", "second"):
-            answer = await self._step("build", folder / attempt, {filename: path, **wheels}, task)
+            answer = await _step(self._building, "build", folder / attempt, {filename: path, **wheels}, task)
             if isinstance(answer, Failed) and not made:
                 return answer
             if isinstance(answer, Failed) or answer.said.get("wheel") != (made or [answer])[0].said.get("wheel"):
@@ -109,11 +104,11 @@ class SandboxedBuilder:
             _, _, _, tags = parse_wheel_filename(filename)
         except InvalidWheelFilename:
             return Failed(f"it made {filename[:200]!r}, whose name is none of a wheel (PEP 427)", log)
-        if not _WHEEL.fullmatch(filename):
+        if not _WHEEL.fullmatch(filename) or len(filename) > _LONGEST_NAME:
             return Failed(f"it made {filename[:200]!r}, whose name is none of a wheel (PEP 427)", log)
         wheels = {f"{number}.whl": answer.wheel for number, answer in enumerate(made)}
-        task = {"wheels": [f"/task/{name}" for name in wheels]}
-        answer = await self._step("accept", folder / "accept", wheels, task)
+        task = {"wheels": [*wheels], "libc": self.host.libc}
+        answer = await _step(self._looking, "accept", folder / "accept", wheels, task)
         if isinstance(answer, Failed):
             return Failed(answer.cause, log)
         pure = _PURE in tags
@@ -126,32 +121,31 @@ class SandboxedBuilder:
         digest = await asyncio.to_thread(_digest, answer.wheel)
         size = (await asyncio.to_thread(answer.wheel.stat)).st_size
         same = len(made) > 1 and bool(answer.said["same"])
-        return Built(answer.wheel, filename, tags, pure, digest, size, same, seconds, log)
+        glibc = tuple(answer.said["glibc"]) if answer.said["glibc"] else None
+        by = self._building.about
+        return Built(answer.wheel, filename, tags, pure, glibc, digest, size, same, by, seconds, log)
 
-    async def _step(
-        self,
-        step: str,
-        folder: Path,
-        files: Mapping[str, Path],
-        task: Mapping[str, Any],
-    ) -> _Answer | Failed:
-        """What the step answers; what goes with the answer is a file in the folder."""
-        given, answer, wheel = folder / "task", folder / "answer", folder / "wheel"
-        asked = json.dumps({**task, "limits": self._sandbox.inner_limits()})
-        await asyncio.to_thread(_lay_out, given, files, asked)
-        ran = await self._sandbox.run(step, given, answer)
-        await asyncio.to_thread(shutil.rmtree, given)
-        if ran.stopped is not None:
-            return Failed(ran.stopped, ran.log)
-        said = await asyncio.to_thread(_split, answer, wheel)
-        if said is None:
-            how = f"by signal {-ran.code}" if ran.code < 0 else f"with {ran.code}"
-            return Failed(f"it ended {how}, and told nothing", ran.log)
-        if "failed" in said and said.get("compiler"):
-            return Failed("it wants a compiler, which builds have with `builds: native` alone", ran.log, True)
-        if "failed" in said:
-            return Failed(redact(str(said["failed"])), ran.log)
-        return _Answer(said, wheel, ran.log)
+
+async def _step(
+    sandbox: Sandbox, step: str, folder: Path, files: Mapping[str, Path], task: Mapping[str, Any]
+) -> _Answer | Failed:
+    """What the step answers; what goes with the answer is a file in the folder."""
+    given, answer, wheel = folder / "task", folder / "answer", folder / "wheel"
+    asked = json.dumps({**task, "limits": sandbox.limits.inner})
+    await asyncio.to_thread(_lay_out, given, files, asked)
+    ran = await sandbox.run(step, given, answer)
+    await asyncio.to_thread(shutil.rmtree, given)
+    if ran.stopped is not None:
+        return Failed(ran.stopped, ran.log)
+    said = await asyncio.to_thread(_split, answer, wheel)
+    if said is None:
+        how = f"by signal {-ran.code}" if ran.code < 0 else f"with {ran.code}"
+        return Failed(f"it ended {how}, and told nothing", ran.log)
+    if "failed" in said and said.get("compiler"):
+        return Failed("it wants a compiler, which builds have with `builds: native` alone", ran.log, True)
+    if "failed" in said:
+        return Failed(redact(str(said["failed"]))[:_MOST_CAUSE], ran.log)
+    return _Answer(said, wheel, ran.log)
 
 
 def _lay_out(folder: Path, files: Mapping[str, Path], task: str) -> None:

@@ -15,65 +15,18 @@ import asyncio
 import os
 import secrets
 import shutil
-import signal
 import sys
-from collections import deque
-from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pip
 
 from resolver.builds import inside
-from resolver.builds.inside.hook import PIP
-from resolver.builds.memory import resident
-from resolver.domain.redaction import redact
+from resolver.builds.running import ENVIRONMENT, THIS_PYTHON, Limits, Ran, Run, python, start
 
-_OURS = "/lockstep"
-_START = f"import runpy, sys; sys.path.insert(0, {_OURS!r}); runpy.run_module({inside.__name__!r}, run_name='__main__')"
-_TASK = "/task"
+_OURS, _PIP, _TASK, _ROOT = "/lockstep", "/pip/pip", "/task", "/build"
+_TEMPORARY = "/build/tmp"
 _FIRST_USER, _USERS = 61184, 4000  # not a person's, nor a service's: systemd keeps these for such as this
-_CHUNK = 64 * 1024
-_KEPT_LOG = 16 * 1024
-_LOOK_EVERY = 0.25
 _PROBE_SECONDS = 20.0
-
-# Whatever a build may look at for a time, a language, an order or a place is the same in each of them.
-_ENVIRONMENT = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
-    "HOME": "/build",
-    "TMPDIR": "/build/tmp",
-    "LANG": "C.UTF-8",
-    "LC_ALL": "C.UTF-8",
-    "TZ": "UTC",
-    "PYTHONHASHSEED": "0",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "SOURCE_DATE_EPOCH": "315532800",  # 1980-01-01, the first time that a zip can have
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a run may take: `seconds` of time; bytes in `memory`, and of address space of each process; `processes`;
-    bytes of its folder (`disk`), of what it prints (`log`) and of its answer (`answer`)."""
-
-    seconds: float = 300.0
-    memory: int = 2 << 30
-    processes: int = 128
-    disk: int = 1 << 30
-    log: int = 4 << 20
-    answer: int = 256 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """How a run ended. `stopped`: why it was ended, None where it ended by itself. `log`: the end of what it printed,
-    redacted. Its answer is in the file that was given."""
-
-    code: int
-    stopped: str | None
-    log: str
 
 
 class Bubblewrap:
@@ -81,6 +34,7 @@ class Bubblewrap:
 
     def __init__(self, limits: Limits, search: str = os.defpath) -> None:
         self.limits = limits
+        self.about = THIS_PYTHON
         self._bwrap = shutil.which("bwrap", path=search)
         self._setpriv = shutil.which("setpriv", path=search)
         self._probing: asyncio.Task[str | None] | None = None
@@ -92,17 +46,11 @@ class Bubblewrap:
         return await asyncio.shield(self._probing)
 
     async def run(self, step: str, task: Path, answer: Path) -> Ran:
-        """Run a step of builds/inside on the folder `task`, in which `task.json` says what it is about; its standard
-        output goes to the file `answer`. When this returns, raises or is cancelled, all of it is gone."""
-        argv = [_python(), "-I", "-B", "-c", _START, step, f"{_TASK}/task.json"]
+        """See Sandbox."""
+        argv = [python(), "-I", "-B", "-c", start(_OURS), step, f"{_TASK}/task.json", _ROOT, _PIP]
         binds = _bind(Path(inside.__file__).parent, f"{_OURS}/{inside.__name__.replace('.', '/')}")
-        binds += _bind(Path(pip.__file__).parent, PIP)
+        binds += _bind(Path(pip.__file__).parent, _PIP)
         return await self._run([*binds, *_bind(task, _TASK)], argv, answer)
-
-    def inner_limits(self) -> dict[str, int]:
-        """Those that a run keeps by itself, from its first moment on."""
-        limits = asdict(self.limits)
-        return {name: int(limits[name]) for name in ("memory", "processes", "disk", "seconds")}
 
     async def _probe(self) -> str | None:
         if not sys.platform.startswith("linux") or self._bwrap is None:
@@ -111,7 +59,7 @@ class Bubblewrap:
             return "setpriv (util-linux) is not installed, and the service runs as root"
         try:
             async with asyncio.timeout(_PROBE_SECONDS):
-                ran = await self._run([], [_python(), "-I", "-c", "import tomllib, venv"], Path(os.devnull))
+                ran = await self._run([], [python(), "-I", "-c", "import tomllib, venv"], Path(os.devnull))
         except TimeoutError:
             return "bubblewrap does not come to an end here"
         if ran.code == 0:
@@ -120,7 +68,7 @@ class Bubblewrap:
 
     async def _run(self, binds: list[str], argv: list[str], answer: Path) -> Ran:
         assert self._bwrap is not None  # noqa: S101 - `missing` was asked
-        run = _Run(self.limits)
+        run = Run(self.limits, {})
         return await run.to_its_end([self._bwrap, *self._arguments(binds), "--", *argv], answer)
 
     def _arguments(self, binds: list[str]) -> list[str]:
@@ -129,12 +77,12 @@ class Bubblewrap:
         arguments += ["--die-with-parent", "--new-session", "--hostname", "build", "--clearenv"]
         # As root, a user namespace would leave us root's files to read: there, the user is changed for real.
         arguments += [] if root else ["--unshare-user"]
-        for name, value in _ENVIRONMENT.items():
+        for name, value in {**ENVIRONMENT, "HOME": _ROOT, "TMPDIR": _TEMPORARY}.items():
             arguments += ["--setenv", name, value]
         arguments += [*_system(), *binds]
         arguments += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
-        arguments += ["--perms", "0777", "--size", str(self.limits.disk), "--tmpfs", "/build"]
-        arguments += ["--perms", "1777", "--dir", "/build/tmp", "--chdir", "/build", "--remount-ro", "/"]
+        arguments += ["--perms", "0777", "--size", str(self.limits.disk), "--tmpfs", _ROOT]
+        arguments += ["--perms", "1777", "--dir", _TEMPORARY, "--chdir", _ROOT, "--remount-ro", "/"]
         arguments += ["--cap-drop", "ALL"]
         if not root:
             return arguments
@@ -143,98 +91,6 @@ class Bubblewrap:
             arguments += ["--cap-add", capability]
         arguments += ["--", str(self._setpriv), f"--reuid={user}", f"--regid={user}", "--clear-groups"]
         return [*arguments, "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
-
-
-class _Run:
-    """One program, its pipes and its bounds."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._stopped: str | None = None
-        self._over = asyncio.Event()
-
-    async def to_its_end(self, argv: list[str], answer: Path) -> Ran:
-        """Run it. Raises OSError where it cannot be started, or its answer cannot be written."""
-        life = asyncio.ensure_future(self._live(argv, answer))
-        try:
-            async with asyncio.timeout(self._limits.seconds):
-                # Shielded, the spawn too: asyncio loses a process whose spawn is cancelled halfway.
-                return await asyncio.shield(life)
-        except TimeoutError:
-            self._stop(f"it was not done within {self._limits.seconds:g} s")
-            return await life
-        finally:
-            self._over.set()
-            await asyncio.wait({life})
-
-    def _stop(self, why: str) -> None:
-        self._stopped = self._stopped or why
-        self._over.set()
-
-    async def _live(self, argv: list[str], answer: Path) -> Ran:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            cwd="/",
-            env={},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert process.stdout is not None  # noqa: S101 - asked for as pipes above
-        assert process.stderr is not None  # noqa: S101
-        ended = asyncio.ensure_future(
-            asyncio.gather(self._answer(process.stdout, answer), self._log(process.stderr), process.wait())
-        )
-        watching = asyncio.ensure_future(self._watch(process.pid))
-        over = asyncio.ensure_future(self._over.wait())
-        waiting: set[asyncio.Future[Any]] = {ended, over}
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        over.cancel()
-        watching.cancel()
-        if not ended.done():
-            # Its init dies with it, and with that all that is in its namespace.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        _, log, code = await ended
-        return Ran(code, self._stopped, log)
-
-    async def _watch(self, pid: int) -> None:
-        while await asyncio.to_thread(resident, pid) <= self._limits.memory:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(_LOOK_EVERY)
-        self._stop(f"its processes had more than {self._limits.memory} bytes in memory")
-
-    async def _answer(self, stream: asyncio.StreamReader, answer: Path) -> None:
-        size = 0
-        with await asyncio.to_thread(answer.open, "wb") as file:
-            while chunk := await stream.read(_CHUNK):
-                size += len(chunk)
-                if size > self._limits.answer:
-                    self._stop(f"its answer is over {self._limits.answer} bytes")
-                else:
-                    await asyncio.to_thread(file.write, chunk)
-
-    async def _log(self, stream: asyncio.StreamReader) -> str:
-        kept: deque[bytes] = deque(maxlen=1 + 2 * _KEPT_LOG // _CHUNK)
-        size = 0
-        # Read on after the end: a pipe that nobody drains keeps its process from being reaped.
-        while chunk := await stream.read(_CHUNK):
-            size += len(chunk)
-            kept.append(chunk)
-            if size > self._limits.log:
-                self._stop(f"it printed more than {self._limits.log} bytes")
-        return log_of(b"".join(kept))
-
-
-def log_of(printed: bytes) -> str:
-    """The end of what was printed, fit to be shown: no control characters, and redacted before it is cut."""
-    text = "".join(c for c in printed.decode("utf-8", "replace") if c.isprintable() or c in "\n\t")
-    return redact(text)[-_KEPT_LOG:].strip()
-
-
-def _python() -> str:
-    """The interpreter behind that of the service, which may be one of a virtual environment."""
-    return str(Path(sys.executable).resolve())
 
 
 def _system() -> list[str]:

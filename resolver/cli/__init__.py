@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _SUMMARIES = {
     "serve": "run the service",
     "fetch": "ask for a bundle and put it in place: what an init container runs",
+    "builder": "build one source distribution for the service, and end: what a builder's Pod runs",
     "lock": "ask for a lock and write it as pylock.toml (PEP 751)",
     "locks": "list locks, newest first",
     "show": "show one lock",
@@ -66,11 +67,11 @@ def main(argv: Sequence[str] | None, **programs: Callable[..., Any]) -> int:
         SystemExit: `--help` and `--version` (0), and arguments that are no command's (64).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["fetch"]:
-        # Has its own arguments and messages, because it also runs alone; loads nothing but itself, because Pods wait.
-        from resolver.client.__main__ import main as fetch
+    if arguments[:1] in (["fetch"], ["builder"]):
+        # Have their own arguments and messages, because they also run alone; load nothing else, because Pods wait.
+        from resolver.client.__main__ import main as client
 
-        return fetch(arguments, _settings)
+        return client(arguments, _settings)
     try:
         options = _parser(arguments[:1]).parse_args(arguments, argparse.Namespace(**programs))
         code: int = options.run(options)

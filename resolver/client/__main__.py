@@ -1,4 +1,5 @@
-"""`lockstep fetch`, wherever it is run from: the zipapp, `python -m resolver.client`, the whole program."""
+"""`lockstep fetch` and `lockstep builder`, wherever they are run from: the zipapp, `python -m resolver.client`, the
+whole program."""
 
 from __future__ import annotations
 
@@ -19,11 +20,15 @@ _INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str], not_ours: Callable[[], Container[str]] = tuple) -> int:
-    """Run `fetch …` (the command's name first); returns the exit code. `not_ours`: see `parse`."""
+    """Run `fetch …` or `builder …` (the command's name first); returns the exit code. `not_ours`: see `parse`."""
     console = Console()
     try:
+        if list(arguments[:1]) == ["builder"]:
+            from resolver.client.builder import main as build  # Pods that fetch need none of it
+
+            return build(arguments[1:], os.environ, console)
         if list(arguments[:1]) != ["fetch"]:
-            raise BadUsage("the command is fetch", ("lockstep fetch --help lists its flags",))
+            raise BadUsage("the command is fetch, or builder", ("lockstep fetch --help lists its flags",))
         if "-h" in arguments or "--help" in arguments:
             sys.stdout.write(usage())
             return 0

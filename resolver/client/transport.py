@@ -24,7 +24,7 @@ _REDIRECTS = 5
 _LARGEST_ANSWER = 64 * 1024 * 1024
 _LARGEST_PROBLEM = 1024 * 1024
 _BUFFER = 64 * 1024
-_SUCCESS = (200, 202, 206)
+_SUCCESS = (200, 202, 204, 206)
 _MOVED = (301, 302, 303, 307, 308)
 _PORTS = {"http": 80, "https": 443}
 
@@ -110,15 +110,21 @@ class Session:
 
     @contextmanager
     def exchange(
-        self, method: str, path: str, content: bytes | None = None, idle: float = _IDLE, start: int = 0
+        self,
+        method: str,
+        path: str,
+        content: bytes | None = None,
+        idle: float = _IDLE,
+        start: int = 0,
+        media_type: str = "application/json",
     ) -> Iterator[Body]:
-        """A request, and its successful answer while the context is open. `start`: the first byte that is wanted, of
-        an answer that may have the ones before it as well (RFC 9110, 14.2: a server may ignore a Range). A blob may be
-        elsewhere (a presigned URL): redirects of GET are followed."""
+        """A request, its content of that media type, and its successful answer while the context is open. `start`: the
+        first byte that is wanted, of an answer that may have the ones before it as well (RFC 9110, 14.2: a server may
+        ignore a Range). A blob may be elsewhere (a presigned URL): redirects of GET are followed."""
         url = self._server.base + path
         for _ in range(_REDIRECTS):
             origin, target = _parts(url)
-            answer = self._send(method, origin, target, content, idle, start)
+            answer = self._send(method, origin, target, content, idle, start, media_type)
             body = Body(answer, self._patience, f"{method} {path}")
             try:
                 if method == "GET" and body.status in _MOVED:
@@ -139,14 +145,23 @@ class Session:
             return Passing(Unavailable(f"{body.asked}: {origin[1]} answered with status {body.status}"))
         return failure(body.status, body.headers, body.whole(_LARGEST_PROBLEM), body.asked)
 
-    def _send(self, method: str, origin: Origin, target: str, content: bytes | None, idle: float, start: int) -> Answer:
+    def _send(
+        self,
+        method: str,
+        origin: Origin,
+        target: str,
+        content: bytes | None,
+        idle: float,
+        start: int,
+        media_type: str,
+    ) -> Answer:
         headers = {"Host": _host(origin), "Accept": "*/*", "User-Agent": "lockstep-fetch"}
         if origin == self._server.origin:
             headers |= self._server.authorization()
         if start:
             headers["Range"] = f"bytes={start}-"
         if content is not None:
-            headers |= {"Content-Type": "application/json", "Content-Length": str(len(content))}
+            headers |= {"Content-Type": media_type, "Content-Length": str(len(content))}
         lines = (f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", "")
         request = "\r\n".join(lines).encode("ascii") + (content or b"")
         if origin not in self._connections:

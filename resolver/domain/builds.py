@@ -63,16 +63,19 @@ class SdistFacts:
 @dataclass(frozen=True, slots=True)
 class Built:
     """A wheel as it came out of the sandbox, in a file at `path`, in the one form that equal builds have in common.
-    `pure`: it is for any platform. `reproducible`: it was built twice, and both were equal. `log`: the end of what the
-    build printed, redacted."""
+    `pure`: it is for any platform. `glibc`: the newest one whose symbols it uses (PEP 600). `reproducible`: it was
+    built twice, and both were equal. `by`: the interpreter that built it, in words. `log`: the end of what the build
+    printed, redacted."""
 
     path: Path
     filename: str
     tags: frozenset[Tag]
     pure: bool
+    glibc: tuple[int, int] | None
     digest: Digest
     size: int
     reproducible: bool
+    by: str
     seconds: float
     log: str
 

@@ -1,6 +1,7 @@
 """What the use cases ask of engines, package indexes and the layer builder."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from resolver.domain.builds import BuildPolicy, Built, Failed, SdistFacts, Wants
 from resolver.domain.layers import BuiltLayer
 from resolver.domain.outcomes import NoSolution
 from resolver.domain.requests import Index, Question, public_url
+from resolver.domain.targets import TargetEnvironment
 from storage.content import Digest
 from storage.records import Lease
 
@@ -188,12 +190,8 @@ class SdistBuilder(Protocol):
     that it is given, which is empty at first."""
 
     @property
-    def name(self) -> str:
-        """What shapes a wheel beside its sdist and its build requirements, in a word."""
-        ...
-
-    async def missing(self) -> str | None:
-        """What is missing here for it to work; None where nothing is."""
+    def host(self) -> TargetEnvironment:
+        """The target class of the interpreter that builds: what it wants is to be for that one."""
         ...
 
     async def read(self, sdist: Path, filename: str, folder: Path) -> SdistFacts | Failed:
@@ -211,5 +209,55 @@ class SdistBuilder(Protocol):
         final: bool,
     ) -> Built | Wants | Failed:
         """The wheel of the sdist (its file name, its file), in an environment that has these wheels, by their names,
-        and nothing else. Where `final`, whatever else it wants; it may fail then."""
+        and nothing else. Where `final`, whatever else it wants; it may fail then.
+
+        Raises:
+            BuilderUnavailable: there is nobody to build it.
+        """
+        ...
+
+
+class SdistBuilders(Protocol):
+    """Where builders are to be had. A builder is for one target class, or, where that is None, for wheels that any
+    platform installs."""
+
+    def name(self, target: TargetEnvironment | None) -> str:
+        """What shapes a wheel beside its sdist and its build requirements, in a word."""
+        ...
+
+    async def unfit(self, target: TargetEnvironment) -> str | None:
+        """Why nothing is compiled for that class here, whatever is installed; None where it is."""
+        ...
+
+    async def missing(self, target: TargetEnvironment | None) -> str | None:
+        """What is missing here to build for it; None where nothing is."""
+        ...
+
+    def at_work(self, target: TargetEnvironment | None) -> AbstractAsyncContextManager[SdistBuilder]:
+        """A builder for one source distribution; gone when the context is left. `missing` was asked."""
+        ...
+
+
+class Launched(Protocol):
+    """A builder that was started."""
+
+    async def ended(self) -> str:
+        """Waits until it has ended, and says how, in words for a person. Cancelling changes nothing."""
+        ...
+
+
+class BuilderLauncher(Protocol):
+    """Starts builders, each in a place of its own, for one task, and gone with it."""
+
+    async def missing(self, place: str) -> str | None:
+        """What is missing here to start one for this target class, or ANY; None where nothing is."""
+        ...
+
+    def launch(self, place: str, token: str, seconds: float) -> AbstractAsyncContextManager[Launched]:
+        """Start `lockstep builder --once --server URL` for this target class, or ANY: it asks the service for the task
+        that `token` is good for, and has so many seconds. When the block is left, whatever is left of it is removed.
+
+        Raises:
+            BuilderUnavailable: it could not be started; says why in words for a person, no credential.
+        """
         ...

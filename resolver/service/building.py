@@ -1,7 +1,8 @@
 """Wheels of packages that have none: built once of their source distributions, kept, and shared within a trust domain.
 
-What a build wants is locked, with hashes, and fetched before it begins; it runs in a sandbox (resolver/builds), where
-there is no network. What comes out is taken only as what was asked for: that project, that version, for that target.
+What a build wants is locked, with hashes, and fetched before it begins; it runs in a sandbox, here or elsewhere
+(resolver/builds), where there is no network. What comes out is taken only as what was asked for: that project, that
+version, for that target.
 """
 
 import tempfile
@@ -35,7 +36,7 @@ from resolver.domain.builds import (
     build_id,
     trust_domain,
 )
-from resolver.domain.errors import Busy, InvalidRequest, InvalidWheel
+from resolver.domain.errors import BuilderUnavailable, Busy, InvalidRequest, InvalidWheel
 from resolver.domain.locks import Lock, tool_facts
 from resolver.domain.outcomes import BuildFailed, BuildRequired, Refusal
 from resolver.domain.ports import (
@@ -43,6 +44,7 @@ from resolver.domain.ports import (
     ProjectFile,
     ProjectPages,
     SdistBuilder,
+    SdistBuilders,
     WheelFetcher,
     WheelReference,
 )
@@ -68,8 +70,8 @@ log = structlog.get_logger(__name__)
 
 
 class Building:
-    """Provides wheels that were built. Builds run on this `host`, by turns; what failed is remembered for a while.
-    `observe` is told how each ended (`built`, `failed`), and its seconds."""
+    """Provides wheels that were built. Builds run by turns; what failed is remembered for a while. `observe` is told
+    how each ended (`built`, `failed`), and its seconds."""
 
     def __init__(
         self,
@@ -80,12 +82,11 @@ class Building:
         pages: ProjectPages,
         wheels: WheelFetcher,
         locking: Locking,
-        builder: SdistBuilder,
+        builders: SdistBuilders,
         exclusive: Exclusive,
         turns: FairTurns,
         scratch: Path,
         *,
-        host: TargetEnvironment | None,
         refusals_for: timedelta,
         observe: Callable[[str, float], None] = lambda result, seconds: None,
     ) -> None:
@@ -96,11 +97,10 @@ class Building:
         self._pages = pages
         self._wheels = wheels
         self._locking = locking
-        self._builder = builder
+        self._builders = builders
         self._exclusive = exclusive
         self._turns = turns
         self._scratch = scratch
-        self._host = host
         self._refusals_for = refusals_for
         self._observe = observe
         self._flights: SingleFlight[str, BuildRecord | Failed] = SingleFlight()
@@ -153,7 +153,7 @@ class Building:
         )
 
     async def _made(self, sdist: WheelReference, request: ResolveRequest) -> BuildRecord | Failed:
-        plan = self._plan(sdist, request)
+        plan = await self._plan(sdist, request)
         question = f"build:{[*plan.builds.values()][-1]}"
 
         async def look() -> BuildRecord | Failed | None:
@@ -169,8 +169,8 @@ class Building:
                 started = time.monotonic()
                 made = await self._make(plan, sdist, request)
             self._observe("failed" if isinstance(made, Failed) else "built", time.monotonic() - started)
-            if isinstance(made, Failed) and made.forbidden and plan.policy != request.policy.builds:
-                made = replace(made, cause=f"{made.cause}; and no builder for {request.target} is here")
+            if isinstance(made, Failed) and made.forbidden and plan.unfit:
+                made = replace(made, cause=f"{made.cause}; and {plan.unfit}")
             if isinstance(made, Failed):
                 log.warning("build.failed", package=sdist.name, version=sdist.version, cause=made.cause)
                 now = datetime.now(UTC)
@@ -178,28 +178,21 @@ class Building:
             return made
 
         found = await look()
-        if found is None and (missing := await self._missing()):
+        if found is None and (missing := await self._builders.missing(plan.target)):
             return Failed(f"it cannot be built here: {missing}", forbidden=True)
         return found or await self._flights.do(question, lambda: self._exclusive.once(question, look, lead))
 
-    def _plan(self, sdist: WheelReference, request: ResolveRequest) -> "_Plan":
+    async def _plan(self, sdist: WheelReference, request: ResolveRequest) -> "_Plan":
         policy: BuildPolicy = "pure"
-        places = [ANY]
-        if request.policy.builds == "native" and self._is_for(request.target):
-            policy, places = "native", [ANY, request.target.name]
-        builder = f"{self._builder.name}-{policy}"
+        places, target, unfit = [ANY], None, None
+        if request.policy.builds == "native":
+            unfit = await self._builders.unfit(request.target)
+            if unfit is None:
+                policy, places, target = "native", [ANY, request.target.name], request.target
+        builder = f"{self._builders.name(target)}-{policy}"
         domain = _domain(request)
-        return _Plan(policy, builder, {place: build_id(domain, sdist.digest, place, builder) for place in places})
-
-    def _is_for(self, target: TargetEnvironment) -> bool:
-        """Whether what is compiled on this host runs on the target: built against no newer a C library than it has."""
-        host = self._host
-        return host is not None and replace(host, rung=target.rung) == target and host.rung <= target.rung
-
-    async def _missing(self) -> str | None:
-        if self._host is None:
-            return "the service runs on no target class that it knows"
-        return await self._builder.missing()
+        builds = {place: build_id(domain, sdist.digest, place, builder) for place in places}
+        return _Plan(policy, target, builder, builds, unfit)
 
     async def _is_here(self, record: BuildRecord) -> bool:
         await self._metadata.contents.claim([record.wheel])
@@ -211,8 +204,11 @@ class Building:
     async def _make(self, plan: "_Plan", sdist: WheelReference, request: ResolveRequest) -> BuildRecord | Failed:
         await self._wheels.fetch(sdist)
         with needing_room("a build"), tempfile.TemporaryDirectory(dir=self._scratch, prefix="build-") as folder:
-            async with self._blobs.local(sdist.digest) as path:
-                made = await self._built(sdist, path, request, plan.policy, Path(folder))
+            async with self._blobs.local(sdist.digest) as path, self._builders.at_work(plan.target) as builder:
+                try:
+                    made = await self._built(builder, sdist, path, request, plan.policy, Path(folder))
+                except BuilderUnavailable as unavailable:
+                    return Failed(f"it cannot be built here: {unavailable.reason}", forbidden=True)
             if isinstance(made, Failed):
                 return made
             built, requirements = made
@@ -222,25 +218,30 @@ class Building:
             return await self._keep(plan, place, sdist, built, requirements)
 
     async def _built(
-        self, sdist: WheelReference, path: Path, request: ResolveRequest, policy: BuildPolicy, folder: Path
+        self,
+        builder: SdistBuilder,
+        sdist: WheelReference,
+        path: Path,
+        request: ResolveRequest,
+        policy: BuildPolicy,
+        folder: Path,
     ) -> tuple[Built, Digest] | Failed:
-        facts = await self._builder.read(path, sdist.filename, folder / "read")
+        facts = await builder.read(path, sdist.filename, folder / "read")
         if isinstance(facts, Failed):
             return facts
         if wrong := _another(facts, sdist):
             return Failed(wrong)
         texts = facts.requires
-        assert self._host is not None  # noqa: S101 - else it would be missing
         for attempt in range(1, _ROUNDS + 1):
-            lock = await self._lock(texts, self._host, request)
+            lock = await self._lock(texts, builder.host, request)
             if isinstance(lock, Failed):
                 return lock
             async with AsyncExitStack() as stack:
                 wheels = {}
-                for reference in _references(lock, self._host, request.indexes):
+                for reference in _references(lock, builder.host, request.indexes):
                     await self._wheels.fetch(reference)
                     wheels[reference.filename] = await stack.enter_async_context(self._blobs.local(reference.digest))
-                built = await self._builder.build(
+                built = await builder.build(
                     (sdist.filename, path),
                     facts,
                     wheels,
@@ -288,7 +289,7 @@ class Building:
             sdist=sdist.digest,
             requirements=requirements,
             target=place,
-            builder=plan.builder,
+            builder=f"{plan.builder}, {built.by}",
             wheel=built.digest,
             filename=built.filename,
             size=built.size,
@@ -311,11 +312,14 @@ class Building:
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """What a build may do, and its names by what its wheel may be for. Some make one wheel with a compiler at hand, and
-    another one without: so the policy is part of who builds."""
+    another one without: so the policy is part of who builds. `target`: what its builder is for, None: any platform.
+    `unfit`: why it is not for the request's own target, where it might be."""
 
     policy: BuildPolicy
+    target: TargetEnvironment | None
     builder: str
     builds: Mapping[str, str]
+    unfit: str | None
 
 
 def _domain(request: ResolveRequest) -> str:
@@ -367,6 +371,9 @@ def _unlike(built: Built, sdist: WheelReference, target: TargetEnvironment) -> s
         return f"it made {built.filename}, which is not {sdist.name} {sdist.version}"
     if built.tags.isdisjoint(target.tags):
         return f"it made {built.filename}, which {target} cannot install"
+    if built.glibc is not None and (target.libc != "glibc" or built.glibc > target.rung):
+        newest = ".".join(map(str, built.glibc))
+        return f"it made {built.filename}, which needs glibc {newest}, and {target} may have an older one"
     return None
 
 

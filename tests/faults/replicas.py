@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,10 @@ class Outcome:
 
 
 @contextlib.contextmanager
-def replicas(folder: Path, index: PackageIndex, count: int = 3) -> Iterator[list[Service]]:
-    """Service processes that share their stores; each has a folder of its own for work under way."""
+def replicas(
+    folder: Path, index: PackageIndex, count: int = 3, make: Callable[..., Service] = Service
+) -> Iterator[list[Service]]:
+    """Service processes that share their stores; each has a folder of its own for work under way. `make` makes one."""
     with PostgresServer() as postgres, moto() as s3, postgres.database() as database, contextlib.ExitStack() as stack:
         environment = {
             **s3.environment,
@@ -52,7 +54,7 @@ def replicas(folder: Path, index: PackageIndex, count: int = 3) -> Iterator[list
             "LOCKSTEP_INDEX_TIMEOUT": "5s",
         }
         yield [
-            stack.enter_context(Service(folder / f"replica-{number}", index_url=index.url, environment=environment))
+            stack.enter_context(make(folder / f"replica-{number}", index_url=index.url, environment=environment))
             for number in range(count)
         ]
 

@@ -227,14 +227,14 @@ def test_a_compiler_is_not_there(service: Service, index: PackageIndex, name: st
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no C compiler here")
-@pytest.mark.parametrize("library", ["", "z"], ids=["alone", "foreign"])
+@pytest.mark.parametrize("library", ["", "z", "newer"], ids=["alone", "foreign", "newer"])
 def test_a_native_one_is_built_for_this_machines_class(
     index: PackageIndex, tmp_path: Path, name: str, library: str
 ) -> None:
     stem = name.replace("-", "_")
     tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
     filename, content = a_sdist(
-        name, tag=f"{tag}-{tag}-linux_{platform.machine()}", code=f"compile_it({library!r})", more=_NATIVE
+        name, tag=f"{tag}-{tag}-linux_{platform.machine()}", code=f"compile_it({library!r})", more=NATIVE
     )
     index.add(filename, content)
     with Service(tmp_path / "data", index_url=index.url, flags=["--builds", "native", *INTERPRETER]) as service:
@@ -242,7 +242,7 @@ def test_a_native_one_is_built_for_this_machines_class(
         here = service.resolve(name, target=HERE)
         if library:
             assert here.json()["type"].endswith(":build-failed")
-            assert f"lib{library}.so" in here.json()["detail"]
+            assert {"z": "libz.so", "newer": "needs glibc 2.99"}[library] in here.json()["detail"]
             return
         assert elsewhere["type"].endswith(":build-required")
         assert any("no builder for cp312-musl" in hint for hint in elsewhere["hints"])
@@ -255,7 +255,7 @@ def test_a_native_one_is_built_for_this_machines_class(
     assert subprocess.run(asked, env=environment, capture_output=True, text=True, check=True).stdout == "42\n"
 
 
-_NATIVE = '''
+NATIVE = '''
 import subprocess, sysconfig
 
 SOURCE = """
@@ -269,13 +269,22 @@ PyMODINIT_FUNC PyInit_NAME(void) { return PyModule_Create(&module); }
 
 def compile_it(library):
     more = {"more": "", "call": ""}
-    if library:
+    if library == "newer":
+        # As if this were a machine whose C library is newer than those of its class have to be.
+        more = {"more": "int newest(void);", "call": " + newest()"}
+        with open("newer.c", "w") as file:
+            file.write("int newest(void) { return 0; }")
+        with open("newer.map", "w") as file:
+            file.write("GLIBC_2.99 { newest; };")
+        argv = ["cc", "-shared", "-fPIC", "newer.c", "-Wl,--version-script=newer.map,-soname=libc.so.6"]
+        subprocess.run([*argv, "-o", "newer.so"], check=True)
+    if library == "z":
         more = {"more": "const char *zlibVersion(void);", "call": " + !zlibVersion()"}
     with open(NAME + ".c", "w") as file:
         file.write((SOURCE % more).replace("NAME", NAME))
     include = sysconfig.get_paths()["include"]
     argv = ["cc", "-shared", "-fPIC", "-I" + include, NAME + ".c", "-o", NAME + ".so"]
-    subprocess.run([*argv, *(["-l:libz.so.1"] if library else [])], check=True)
+    subprocess.run([*argv, *{"": [], "z": ["-l:libz.so.1"], "newer": ["newer.so"]}[library]], check=True)
     global MODULE
     MODULE = NAME + ".so"
 '''

@@ -1,6 +1,7 @@
 """Real source distributions from the real index, built in the real sandbox."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -10,15 +11,21 @@ from typing import Any
 
 import pytest
 
+from resolver.client.environment import libc
+from resolver.domain.targets import TargetEnvironment
+from tests.support.builders import builder_service, needs_builders
 from tests.support.interpreters import THIS
 from tests.support.real_index import MOMENT
 from tests.support.sandbox import needs_sandbox
 from tests.support.service import ROOT, Service
 
-pytestmark = [pytest.mark.real_index, needs_sandbox]
+pytestmark = [pytest.mark.real_index]
 
 INTERPRETER = ("--interpreter", f"{THIS}={sys.executable}")
 MUSL = {"python": "3.12", "platform": "musllinux_1_2_x86_64"}
+THIS_CLASS = TargetEnvironment.from_markers(
+    {"python_full_version": THIS, "platform_machine": platform.machine()}, libc()
+)
 # Each has no wheel on the index; with what they import as. A zip, namespaces, scripts and data are among them.
 PURE = {
     "wsgi-request-logger==0.4.6": "requestlogger",
@@ -42,6 +49,7 @@ def building(real_index: str, kept: Path) -> Iterator[Service]:
         yield started
 
 
+@needs_sandbox
 @pytest.mark.parametrize("requirement", PURE)
 def test_a_pure_sdist_locks_builds_bundles_and_imports(building: Service, requirement: str, tmp_path: Path) -> None:
     built = the_build(building, ask(building, requirement, MUSL), requirement)
@@ -57,6 +65,7 @@ def test_a_pure_sdist_locks_builds_bundles_and_imports(building: Service, requir
     assert subprocess.run(imports, env=environment, cwd=tmp_path).returncode == 0
 
 
+@needs_sandbox
 def test_two_stores_have_equal_wheels(building: Service, real_index: str, tmp_path: Path) -> None:
     differing = []
     with Service(tmp_path / "data", index_url=real_index) as another:
@@ -68,6 +77,17 @@ def test_two_stores_have_equal_wheels(building: Service, real_index: str, tmp_pa
     assert differing == []
 
 
+@needs_sandbox
+@needs_builders
+def test_builders_have_equal_wheels(building: Service, real_index: str, tmp_path: Path) -> None:
+    """Where a wheel is built is nothing that shows in it."""
+    with builder_service(tmp_path / "data", real_index, places=["any"]) as another:
+        for requirement in [*PURE][:4]:
+            one, two = (the_build(each, ask(each, requirement, MUSL), requirement) for each in (building, another))
+            assert one["hash"] == two["hash"]
+
+
+@needs_sandbox
 def test_what_another_needs_to_be_compiled_is_named(building: Service) -> None:
     """alt-profanity-check is built; the scikit-learn that it pins has no wheel, and is not for any platform."""
     problem = building.resolve("alt-profanity-check==1.1.2", target=MUSL, exclude_newer=MOMENT).json()
@@ -79,10 +99,16 @@ def test_what_another_needs_to_be_compiled_is_named(building: Service) -> None:
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
-def test_a_native_one_is_built_for_this_machine(real_index: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "where", [pytest.param("sandbox", marks=needs_sandbox), pytest.param("builder", marks=needs_builders)]
+)
+def test_a_native_one_is_built_for_this_machine(real_index: str, tmp_path: Path, where: str) -> None:
     """Both have extensions in C, and no wheel for Linux; one of them can do without, elsewhere."""
     flags = [*INTERPRETER, "--builds", "native"]
-    with Service(tmp_path / "data", index_url=real_index, flags=flags) as service:
+    starting = Service(tmp_path / "data", index_url=real_index, flags=flags)
+    if where == "builder":
+        starting = builder_service(tmp_path / "data", real_index, places=["any", THIS_CLASS.name], flags=flags)
+    with starting as service:
         argv = [sys.executable, "-m", "resolver", "fetch", "--server", service.url, "--target", str(tmp_path / "deps")]
         fetched = subprocess.run(
             [*argv, "--requirement", "crcmod==1.7", "--requirement", _COMPILED],
@@ -98,7 +124,8 @@ def test_a_native_one_is_built_for_this_machine(real_index: str, tmp_path: Path)
     assert subprocess.run(uses, env=environment, cwd=tmp_path).returncode == 0
     assert [package["wheel"] for package in elsewhere["lock"]["packages"]] == ["crcmod-1.7-py3-none-any.whl"]
     assert problem["type"].endswith(":build-required")
-    assert any("no builder for cp312-musllinux_1_2_x86_64" in hint for hint in problem["hints"])
+    missing = "no builder for" if where == "sandbox" else "no builder image for"
+    assert any(f"{missing} cp312-musllinux_1_2_x86_64" in hint for hint in problem["hints"])
 
 
 _COMPILED = "python-Levenshtein==0.12.2"

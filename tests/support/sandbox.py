@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from resolver.builds.sandbox import Bubblewrap, Limits
+from resolver.builds.running import Limits
+from resolver.builds.sandbox import Bubblewrap
 
 _MISSING = asyncio.run(Bubblewrap(Limits(), os.environ.get("PATH", os.defpath)).missing())
 

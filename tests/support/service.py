@@ -28,10 +28,12 @@ class Service:
         flags: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         within: Sequence[str] = (),
+        program: str = "resolver",
     ) -> None:
-        """`within` is a command that runs the one that it is given."""
+        """`within` is a command that runs the one that it is given; `program` the module that is run."""
         self.data = data
         self._within = within
+        self._program = program
         self._flags = [*flags]
         self._environment = {**os.environ, **(environment or {})}
         if index_url is not None:
@@ -57,10 +59,10 @@ class Service:
         """Start, and wait until it listens."""
         assert self._process is None
         seen = self._log.stat().st_size if self._log.exists() else 0
-        argv = [*self._within, sys.executable, "-m", "resolver", "serve", "--port", "0", "--data-dir", str(self.data)]
+        argv = [*self._within, sys.executable, "-m", self._program, "serve", "--port", "0"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*argv, "--log-format", "json", *self._flags],
+                [*argv, "--data-dir", str(self.data), "--log-format", "json", *self._flags],
                 cwd=ROOT,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

@@ -1,11 +1,13 @@
-"""`python -I inside STEP TASK`: one step of a build, within the sandbox.
+"""`python -I inside STEP TASK ROOT PIP [--confine]`: one step of a build, within the sandbox.
 
     read     lay the sdist out, and say what stands in it
     build    make the environment, ask the backend what else it wants, make the wheel (PEP 517; see hook.py)
     accept   of wheels that were built of one sdist, the first one in normal form, and whether all are equal
 
-The task is JSON in a file. The answer goes to standard output: a line of JSON, and the bytes of a wheel where there is
-one. All else that is printed goes to standard error, and is the build's log.
+The task is JSON in a file, next to those that it names. The step works in the folder ROOT alone; PIP is the folder of
+the package pip. The answer goes to standard output: a line of JSON, and the bytes of a wheel where there is one. All
+else that is printed goes to standard error, and is the build's log. Where no namespaces are around it, the step shuts
+itself in as far as the kernel lets it (landlock.py, sockets.py).
 """
 
 from __future__ import annotations
@@ -16,19 +18,14 @@ import os
 import stat
 import subprocess
 import sys
-import tomllib
 import venv
 from typing import Any
 
-from resolver.builds.inside import hook, limits, unpack, wheels
+from resolver.builds.inside import hook, landlock, limits, sockets, unpack, wheels
 
-ROOT = "/build"
 _CHUNK = 1 << 20
 _MOST_TEXT = 1 << 20
 _CAUSE = 500
-
-_NO_COMPILER = os.path.join(ROOT, "no-compiler")
-_WANTED = os.path.join(ROOT, "tmp", "compiler-wanted")
 
 JSON = dict[str, Any]
 
@@ -37,21 +34,41 @@ class Failure(Exception):
     """The step comes to nothing: says why."""
 
 
-def main(step: str, task: str) -> None:
+class Place:
+    """Where a step works: its own folder `root`, the folder `given` of what it is given, the package `pip`."""
+
+    def __init__(self, given: str, root: str, pip: str) -> None:
+        self.given = given
+        self.root = root
+        self.pip = pip
+
+    def file(self, name: str) -> str:
+        """A file that it is given."""
+        return os.path.join(self.given, name)
+
+    def own(self, *names: str) -> str:
+        """A path within its own folder."""
+        return os.path.join(self.root, *names)
+
+
+def main(step: str, task: str, root: str, pip: str, *flags: str) -> None:
     """Do the step, and answer."""
+    place = Place(os.path.dirname(task), root, pip)
     with open(task) as file:
         asked = json.load(file)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     limits.limit(**asked["limits"])
+    if "--confine" in flags:
+        _confine(place)
     wheel: str | None = None
     try:
         if step == "read":
-            answer = read(asked)
+            answer = read(asked, place)
         elif step == "accept":
-            answer, wheel = accept(asked)
+            answer, wheel = accept(asked, place)
         else:
-            answer, wheel = build(asked)
+            answer, wheel = build(asked, place)
     except (Failure, unpack.Unfit, wheels.Unfit) as failure:
         answer = {"failed": str(failure)[:_CAUSE]}
     except OSError as error:
@@ -64,9 +81,17 @@ def main(step: str, task: str) -> None:
     answers.close()
 
 
-def read(asked: JSON) -> JSON:
+def _confine(place: Place) -> None:
+    ours, importable = os.path.dirname(hook.__file__), os.path.dirname(place.pip)
+    if not landlock.confine(readable=(*landlock.system(), place.given, importable, ours), writable=place.root):
+        sys.stderr.write("this kernel has no Landlock: files are guarded by their modes alone\n")
+    if not sockets.forbid():
+        sys.stderr.write("this kernel filters no system calls: the network is guarded by what is around alone\n")
+
+
+def read(asked: JSON, place: Place) -> JSON:
     """What stands in the sdist."""
-    folder = unpack.unpack(asked["sdist"], os.path.join(ROOT, "src"))
+    folder = unpack.unpack(place.file(asked["sdist"]), place.own("src"))
     project = _toml(os.path.join(folder, "pyproject.toml"))
     if project is None and not os.path.exists(os.path.join(folder, "setup.py")):
         raise Failure("it has neither a pyproject.toml nor a setup.py: nothing says how it is built (PEP 517)")
@@ -93,18 +118,18 @@ def read(asked: JSON) -> JSON:
     }
 
 
-def build(asked: JSON) -> tuple[JSON, str | None]:
+def build(asked: JSON, place: Place) -> tuple[JSON, str | None]:
     """The wheel, or what is wanted beside."""
-    folder = unpack.unpack(asked["sdist"], os.path.join(ROOT, "src"))
-    environment = _environment(asked["wheels"])
-    out = os.path.join(ROOT, "out")
+    folder = unpack.unpack(place.file(asked["sdist"]), place.own("src"))
+    environment = _environment([place.file(name) for name in asked["wheels"]], place)
+    out = place.own("out")
     os.makedirs(out)
-    path = os.path.join(ROOT, "task.json")
+    path, wanted = place.own("task.json"), place.own("tmp", "compiler-wanted")
     with open(path, "w") as file:
-        json.dump({**asked, "folder": folder, "out": out}, file)
+        json.dump({**asked, "folder": folder, "out": out, "pip": place.pip}, file)
     programs = os.path.join(environment, "bin")
     variables = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "VIRTUAL_ENV": environment}
-    variables |= {} if asked["compilers"] else _no_compiler()
+    variables |= {} if asked["compilers"] else _no_compiler(place.own("no-compiler"), wanted)
     reading, writing = os.pipe()
     argv = [os.path.join(programs, "python"), hook.__file__, path, str(writing)]
     backend = subprocess.Popen(argv, cwd=folder, env=variables, pass_fds=[writing])
@@ -115,11 +140,11 @@ def build(asked: JSON) -> tuple[JSON, str | None]:
     try:
         said = json.loads(line)
     except ValueError:
-        return {"failed": _ended(code), "compiler": os.path.exists(_WANTED)}, None
+        return {"failed": _ended(code), "compiler": os.path.exists(wanted)}, None
     if not isinstance(said, dict):
         raise Failure("its build backend wrote over its answer")
     if "wheel" not in said:
-        return {**said, "compiler": os.path.exists(_WANTED)}, None
+        return {**said, "compiler": os.path.exists(wanted)}, None
     name = str(said["wheel"])
     wheel = os.path.join(out, name)
     if os.path.basename(name) != name or not os.path.lexists(wheel) or not stat.S_ISREG(os.lstat(wheel).st_mode):
@@ -127,38 +152,39 @@ def build(asked: JSON) -> tuple[JSON, str | None]:
     return {"wheel": name}, wheel
 
 
-def accept(asked: JSON) -> tuple[JSON, str]:
+def accept(asked: JSON, place: Place) -> tuple[JSON, str]:
     """The first wheel in normal form, and whether the others are the same."""
     made: list[str] = []
     compiled: list[str] = []
     for number, wheel in enumerate(asked["wheels"]):
-        made.append(os.path.join(ROOT, f"{number}.whl"))
-        compiled = wheels.normalise(wheel, made[-1])
+        made.append(place.own(f"{number}.whl"))
+        compiled = wheels.normalise(place.file(wheel), made[-1])
     same = all(filecmp.cmp(made[0], other, shallow=False) for other in made[1:])
-    return {"same": same, "compiled": compiled, "foreign": wheels.foreign(made[0], compiled)}, made[0]
+    code = wheels.Code(made[0], compiled, asked["libc"])
+    return {"same": same, "compiled": compiled, "foreign": code.foreign, "glibc": code.glibc}, made[0]
 
 
-def _environment(given: list[str]) -> str:
+def _environment(given: list[str], place: Place) -> str:
     """An environment with these wheels and nothing else."""
-    folder = os.path.join(ROOT, "env")
+    folder = place.own("env")
     venv.create(folder, symlinks=True)
     if given:
         # Each wheel was chosen, and its hash checked, outside.
         python = os.path.join(folder, "bin", "python")
         arguments = ["install", "--no-index", "--no-deps", "--no-compile", "--no-cache-dir", "--no-input", "--quiet"]
         arguments += ["--disable-pip-version-check", "--root-user-action=ignore", *given]
-        if subprocess.run([python, "-I", hook.PIP, *arguments], check=False).returncode != 0:
+        if subprocess.run([python, "-I", place.pip, *arguments], check=False).returncode != 0:
             raise Failure("its build requirements could not be installed")
     return folder
 
 
-def _no_compiler() -> dict[str, str]:
+def _no_compiler(path: str, wanted: str) -> dict[str, str]:
     """What stands where compilers would: it notes that one was wanted. A wheel for any platform needs none, and what
     comes out must not depend on whether one happens to be here."""
-    with open(_NO_COMPILER, "w") as file:
-        file.write(f"#!/bin/sh\n: >{_WANTED}\necho 'no compiler: builds: native is needed' >&2\nexit 1\n")
-    os.chmod(_NO_COMPILER, 0o755)  # noqa: S103 - a program is run
-    return dict.fromkeys(("CC", "CXX", "FC", "F77", "F90", "CARGO", "RUSTC"), _NO_COMPILER)
+    with open(path, "w") as file:
+        file.write(f"#!/bin/sh\n: >{wanted}\necho 'no compiler: builds: native is needed' >&2\nexit 1\n")
+    os.chmod(path, 0o755)  # noqa: S103 - a program is run
+    return dict.fromkeys(("CC", "CXX", "FC", "F77", "F90", "CARGO", "RUSTC"), path)
 
 
 def _ended(code: int) -> str:
@@ -169,6 +195,8 @@ def _ended(code: int) -> str:
 def _toml(path: str) -> JSON | None:
     if not os.path.exists(path):
         return None
+    import tomllib  # from Python 3.11 on; builders, which read none, may have an older one
+
     try:
         return tomllib.loads(_text(path))
     except (ValueError, RecursionError) as error:
@@ -188,4 +216,4 @@ def _texts(value: object) -> bool:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])

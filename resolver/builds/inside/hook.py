@@ -11,8 +11,6 @@ import os
 import sys
 import traceback
 
-PIP = "/pip/pip"
-
 
 def main(task: str, answers: int) -> None:
     """Ask the backend for the wheel, and tell what came of it."""
@@ -20,12 +18,12 @@ def main(task: str, answers: int) -> None:
     with open(task) as file:
         asked = json.load(file)
     sys.path[0:1] = [os.path.join(asked["folder"], part) for part in asked["backend_path"]]  # for this script's folder
-    answer = _answer(asked["backend"], asked["out"], asked["final"])
+    answer = _answer(asked["backend"], asked["out"], asked["final"], os.path.dirname(asked["pip"]))
     with open(answers, "w") as pipe:
         pipe.write(json.dumps(answer) + "\n")
 
 
-def _answer(name: str, out: str, final: bool) -> dict[str, object]:
+def _answer(name: str, out: str, final: bool, pip: str) -> dict[str, object]:
     module, _, attribute = name.partition(":")
     try:
         backend = importlib.import_module(module)
@@ -36,7 +34,7 @@ def _answer(name: str, out: str, final: bool) -> dict[str, object]:
         return {"failed": f"its build backend {name[:100]!r} cannot be imported: {_words(error)}"}
     try:
         wants = getattr(backend, "get_requires_for_build_wheel", None)
-        missing = [str(text) for text in (wants(None) if wants else ()) if not _is_here(str(text))]
+        missing = [str(text) for text in (wants(None) if wants else ()) if not _is_here(str(text), pip)]
         if missing and not final:
             return {"wants": missing}
         return {"wheel": str(backend.build_wheel(out, None, None))}
@@ -45,11 +43,11 @@ def _answer(name: str, out: str, final: bool) -> dict[str, object]:
         return {"failed": f"its build backend {name[:100]!r} failed: {_words(error)}"}
 
 
-def _is_here(text: str) -> bool:
-    """Whether the environment has what the requirement asks for."""
+def _is_here(text: str, pip: str) -> bool:
+    """Whether the environment has what the requirement asks for. The package pip is in that folder."""
     from importlib.metadata import PackageNotFoundError, version
 
-    sys.path.append(os.path.dirname(PIP))
+    sys.path.append(pip)
     try:
         from pip._vendor.packaging.requirements import Requirement
     finally:

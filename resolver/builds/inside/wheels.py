@@ -17,11 +17,16 @@ MOST_METADATA = 1 << 20
 _TIME = (1980, 1, 1, 0, 0, 0)
 _CHUNK = 1 << 20
 _PT_LOAD, _PT_DYNAMIC = 1, 2
-_DT_NULL, _DT_NEEDED, _DT_STRTAB = 0, 1, 5
-_COMMON = re.compile(
-    r"(?:libc|libm|libdl|libpthread|librt|libutil|libresolv|libnsl|libgcc_s|libstdc\+\+)\.so\.\d+|ld-linux-.*|ld-musl-.*|"
-    r"libc\.musl-.*"
-)
+_DT_NULL, _DT_NEEDED, _DT_STRTAB, _DT_VERNEED = 0, 1, 5, 0x6FFFFFFE
+_MOST_VERSIONS = 10_000
+# PEP 600: what every machine with that C library has. PEP 656: there, it is that library alone.
+_COMMON = {
+    "glibc": re.compile(
+        r"(?:libc|libm|libdl|libpthread|librt|libutil|libresolv|libnsl|libgcc_s|libstdc\+\+)\.so\.\d+|ld-linux-.*"
+    ),
+    "musl": re.compile(r"libc\.so|libc\.musl-.*|ld-musl-.*"),
+}
+_GLIBC = re.compile(r"GLIBC_(\d{1,3})\.(\d{1,3})(?:\.\d+)?")
 _COMPILED = (b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe")
 
 
@@ -41,46 +46,83 @@ def normalise(wheel: str, target: str) -> list[str]:
         raise Unfit(f"its wheel cannot be read ({type(error).__name__}: {error})"[:300]) from error
 
 
-def foreign(wheel: str, compiled: list[str]) -> list[str]:
-    """The libraries that the compiled members want beside those that any machine of their kind has (PEP 600, 656) and
-    those in the wheel itself."""
-    if not compiled:
-        return []
-    own = {name.rpartition("/")[2] for name in compiled}
-    with zipfile.ZipFile(wheel) as members:
-        wanted = {library for name in compiled for library in needed(members.read(name))}
-    return sorted(library for library in wanted - own if not _COMMON.fullmatch(library))
+class Code:
+    """What the compiled members of a wheel want of a machine: libraries beside those that any of its kind has and those
+    in the wheel itself (`foreign`), and the newest `glibc` whose symbols they use, None where they use none.
+
+    The two questions of auditwheel that matter to a wheel that is given to one target class alone. auditwheel looks for
+    the libraries on the machine that it runs on, which here need not be of the wheel's class, nor even of its libc; and
+    it would have to stand in every sandbox. For the same reason no abi3 wheel has to be audited for later Pythons."""
+
+    def __init__(self, wheel: str, compiled: list[str], libc: str) -> None:
+        """Raises Unfit."""
+        own = {name.rpartition("/")[2] for name in compiled}
+        wanted: set[str] = set()
+        versions: set[tuple[int, int]] = set()
+        with zipfile.ZipFile(wheel) as members:
+            for name in compiled:
+                libraries, symbols = _wants(members.read(name))
+                wanted.update(libraries)
+                versions.update((int(found[1]), int(found[2])) for found in map(_GLIBC.fullmatch, symbols) if found)
+        self.foreign = sorted(library for library in wanted - own if not _COMMON[libc].fullmatch(library))
+        self.glibc = max(versions, default=None)
 
 
-def needed(content: bytes) -> list[str]:
-    """The libraries that an ELF file wants (DT_NEEDED); none where it is no 64-bit little-endian one. Raises Unfit."""
+def _wants(content: bytes) -> tuple[list[str], list[str]]:
+    """The libraries that an ELF file wants (DT_NEEDED), and the versions of symbols (DT_VERNEED); none where it is no
+    64-bit little-endian one."""
     if content[:6] != b"\x7fELF\x02\x01":
-        return []
+        return [], []
     try:
-        return [_string(content, offset) for offset in _needed(content)]
+        loaded, dynamic = _segments(content)
+        strings = [_offset(value, loaded) for tag, value in dynamic if tag == _DT_STRTAB]
+        start = strings[0] if strings else 0
+        needed = [_string(content, start + value) for tag, value in dynamic if tag == _DT_NEEDED]
+        tables = [_offset(value, loaded) for tag, value in dynamic if tag == _DT_VERNEED]
+        versions = [_string(content, start + name) for table in tables[:1] for name in _versions(content, table)]
     except (struct.error, ValueError) as error:
         raise Unfit("compiled code in its wheel cannot be read") from error
+    return needed, versions
 
 
-def _needed(content: bytes) -> list[int]:
-    """Where in the file the names are."""
+def _segments(content: bytes) -> tuple[list[tuple[int, int, int]], list[tuple[int, int]]]:
+    """What is loaded, as (address, length, where it is in the file), and the entries of the dynamic section."""
     (table,) = struct.unpack_from("<Q", content, 32)
     size, count = struct.unpack_from("<HH", content, 54)
     segments = [struct.unpack_from("<IIQQQQ", content, table + number * size) for number in range(count)]
     loaded = [(address, length, offset) for kind, _, offset, address, _, length in segments if kind == _PT_LOAD]
-    names, strings = [], 0
+    dynamic = []
     for kind, _, offset, _, _, length in segments:
-        if kind != _PT_DYNAMIC:
-            continue
-        for place in range(offset, offset + length, 16):
-            tag, value = struct.unpack_from("<QQ", content, place)
-            if tag == _DT_NULL:
-                break
-            if tag == _DT_NEEDED:
-                names.append(value)
-            elif tag == _DT_STRTAB:
-                strings = next((o + value - a for a, length, o in loaded if a <= value < a + length), value)
-    return [strings + name for name in names]
+        if kind == _PT_DYNAMIC:
+            for place in range(offset, offset + length, 16):
+                tag, value = struct.unpack_from("<QQ", content, place)
+                if tag == _DT_NULL:
+                    break
+                dynamic.append((tag, value))
+    return loaded, dynamic
+
+
+def _offset(address: int, loaded: list[tuple[int, int, int]]) -> int:
+    """Where in the file it is."""
+    return next(
+        (offset + address - start for start, length, offset in loaded if start <= address < start + length), address
+    )
+
+
+def _versions(content: bytes, table: int) -> list[int]:
+    """Where the names of the versions that are wanted are, among the strings (Elf64_Verneed, Elf64_Vernaux)."""
+    names: list[int] = []
+    while len(names) < _MOST_VERSIONS:
+        _, count, _, first, following = struct.unpack_from("<HHIII", content, table)
+        place = table + first
+        for _ in range(count):
+            _, _, _, name, another = struct.unpack_from("<IHHII", content, place)
+            names.append(name)
+            place += another
+        if not following:
+            return names
+        table += following
+    raise ValueError("too many versions")
 
 
 def _string(content: bytes, offset: int) -> str:

@@ -15,10 +15,11 @@ from resolver.api.context import Services
 from resolver.api.edge import Edge
 from resolver.api.guard import Guard
 from resolver.api.ready import ReadyMade
+from resolver.builds.tasks import Tasks
 from resolver.domain.errors import Busy, Unauthenticated
 from resolver.domain.identity import Caller
 
-Need = Literal["nothing", "token", "operator"]
+Need = Literal["nothing", "token", "operator"]  # nothing: of the guard's, that is
 
 # A route that is new belongs in here: the test says so.
 NEEDS: dict[tuple[str, str], Need] = {
@@ -27,6 +28,8 @@ NEEDS: dict[tuple[str, str], Need] = {
     ("GET", "/metrics"): "nothing",
     ("GET", "/client/lockstep.pyz"): "nothing",
     ("HEAD", "/client/lockstep.pyz"): "nothing",
+    ("GET", "/v1/builder/task"): "nothing",  # what they do need, the token of a task, the route looks at
+    ("PUT", "/v1/builder/answer"): "nothing",
     ("GET", "/openapi.json"): "token",
     ("HEAD", "/openapi.json"): "token",
     ("POST", "/v1/resolve"): "token",
@@ -99,9 +102,9 @@ async def ask(method: str, path: str, authorization: str | None, identity: Token
     return answer
 
 
-def routes() -> Iterator[tuple[str, str]]:
-    services: Any = SimpleNamespace(images=None, client=None)  # routes alone: nothing is asked of them here
-    found: list[BaseRoute] = [*build_routes(cast("Services", services)).routes]
+def routes(*, answers: bool = True) -> Iterator[tuple[str, str]]:
+    services: Any = SimpleNamespace(images=None, client=None, tasks=Tasks())  # routes alone: nobody asks them here
+    found: list[BaseRoute] = [*build_routes(cast("Services", services), answers=answers).routes]
     while found:
         route = found.pop()
         if router := getattr(route, "original_router", None):  # a router that FastAPI includes, as it is
@@ -114,6 +117,11 @@ def routes() -> Iterator[tuple[str, str]]:
 
 def test_every_route_is_in_the_table_above() -> None:
     assert set(routes()) == NEEDS.keys()
+
+
+def test_a_worker_answers_its_builders_and_says_how_it_is() -> None:
+    asked = {path for _, path in routes(answers=False)} - {"/client/lockstep.pyz", "/openapi.json"}
+    assert asked == {"/healthz", "/readyz", "/metrics", "/v1/builder/task", "/v1/builder/answer"}
 
 
 def concrete(path: str) -> str:
@@ -222,7 +230,13 @@ async def test_what_is_ready_made_is_for_who_shows_a_token() -> None:
             return ReadyMade(b"ready-made")
 
     services: Any = SimpleNamespace(
-        images=None, client=None, ready=Answers(), max_body=1024, tell_request=lambda **_: None, identity=Tokens()
+        images=None,
+        client=None,
+        tasks=None,
+        ready=Answers(),
+        max_body=1024,
+        tell_request=lambda **_: None,
+        identity=Tokens(),
     )
     app = build_app(cast("Services", services))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://lockstep") as client:

@@ -46,7 +46,7 @@ class NoImages:
 async def ask(method: str, path: str, **headers: str) -> httpx.Response:
     nothing: Any = None
     services: Any = SimpleNamespace(
-        images=NoImages(), client=None, ready=None, max_body=1024, tell_request=lambda **_: None,
+        images=NoImages(), client=None, tasks=None, ready=None, max_body=1024, tell_request=lambda **_: None,
         identity=Tokens(), access=Access([], nothing, nothing),
     )  # fmt: skip
     transport = httpx.ASGITransport(build_app(cast("Services", services)))

@@ -20,7 +20,7 @@ from tests.unit.cli.conftest import Run
 from tests.unit.cli.service import Asked, Said, Service, of_model, of_problem
 
 COMMANDS = [
-    *("serve", "fetch", "lock", "locks", "show", "diff", "why", "pins", "refresh", "hold"),
+    *("serve", "fetch", "builder", "lock", "locks", "show", "diff", "why", "pins", "refresh", "hold"),
     *("warm", "publish", "inject", "observed", "doctor", "gc", "fsck", "migrate"),
 ]
 PROGRAM = [sys.executable, "-c", "import sys; from resolver.cli import main; sys.exit(main(None, serve=lambda _: 7))"]
