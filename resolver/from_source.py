@@ -6,12 +6,13 @@ import platform
 from datetime import timedelta
 from pathlib import Path
 
+from resolver.builders import job_launcher
 from resolver.builds.builder import SandboxedBuilder
 from resolver.builds.sandbox import Bubblewrap, Limits
 from resolver.client.environment import libc
 from resolver.client.errors import FetchError
 from resolver.domain.errors import UnsupportedTarget
-from resolver.domain.ports import Exclusive, Locker, ProjectPages, WheelFetcher
+from resolver.domain.ports import BuilderLauncher, Exclusive, Locker, ProjectPages, WheelFetcher
 from resolver.domain.targets import TargetEnvironment
 from resolver.service.building import Building
 from resolver.service.fair_turns import FairTurns
@@ -66,6 +67,12 @@ async def building(
         refusals_for=timedelta(seconds=settings.refusals_for),
         observe=observe,
     )
+
+
+def launcher(settings: Settings) -> BuilderLauncher | None:
+    """What starts builders elsewhere; None: builds are done on this host. Raises ValueError for settings that do not go
+    together."""
+    return job_launcher(settings)
 
 
 def _host() -> TargetEnvironment | None:

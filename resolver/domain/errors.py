@@ -14,7 +14,8 @@ LockstepError
 ├── InvalidWheel        a wheel that breaks PEP 427, or contradicts its lock
 ├── DamagedLayer        a layer in the store is not what its digest names
 ├── EngineFailed        the resolver engine itself failed
-└── LayerBuildFailed    a layer could not be built, for no fault of the wheel that is known
+├── LayerBuildFailed    a layer could not be built, for no fault of the wheel that is known
+└── BuilderUnavailable  no builder could be started for a source distribution, or none came
 
 "No solution", "needs a build" and "targets conflict" are expected outcomes, and so values: see outcomes.py.
 """
@@ -150,3 +151,11 @@ class LayerBuildFailed(LockstepError):
         self.reason = reason
         if trace:
             self.add_note(trace)
+
+
+class BuilderUnavailable(LockstepError):
+    """No builder could be had; `reason` says why, in words for a person."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -1,6 +1,7 @@
 """What the use cases ask of engines, package indexes and the layer builder."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -212,4 +213,29 @@ class SdistBuilder(Protocol):
     ) -> Built | Wants | Failed:
         """The wheel of the sdist (its file name, its file), in an environment that has these wheels, by their names,
         and nothing else. Where `final`, whatever else it wants; it may fail then."""
+        ...
+
+
+class Launched(Protocol):
+    """A builder that was started."""
+
+    async def ended(self) -> str:
+        """Waits until it has ended, and says how, in words for a person. Cancelling changes nothing."""
+        ...
+
+
+class BuilderLauncher(Protocol):
+    """Starts builders, each in a place of its own, for one task, and gone with it."""
+
+    async def missing(self, place: str) -> str | None:
+        """What is missing here to start one for this target class, or ANY; None where nothing is."""
+        ...
+
+    def launch(self, place: str, token: str, seconds: float) -> AbstractAsyncContextManager[Launched]:
+        """Start `lockstep builder --once --server URL` for this target class, or ANY: it asks the service for the task
+        that `token` is good for, and has so many seconds. When the block is left, whatever is left of it is removed.
+
+        Raises:
+            BuilderUnavailable: it could not be started; says why in words for a person, no credential.
+        """
         ...

@@ -234,7 +234,7 @@ def test_a_native_one_is_built_for_this_machines_class(
     stem = name.replace("-", "_")
     tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
     filename, content = a_sdist(
-        name, tag=f"{tag}-{tag}-linux_{platform.machine()}", code=f"compile_it({library!r})", more=_NATIVE
+        name, tag=f"{tag}-{tag}-linux_{platform.machine()}", code=f"compile_it({library!r})", more=NATIVE
     )
     index.add(filename, content)
     with Service(tmp_path / "data", index_url=index.url, flags=["--builds", "native", *INTERPRETER]) as service:
@@ -255,7 +255,7 @@ def test_a_native_one_is_built_for_this_machines_class(
     assert subprocess.run(asked, env=environment, capture_output=True, text=True, check=True).stdout == "42\n"
 
 
-_NATIVE = '''
+NATIVE = '''
 import subprocess, sysconfig
 
 SOURCE = """
