@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resolver.domain.identity import Identity
-from resolver.identity.discovery import ApiServer, ClusterKeys, IssuerKeys
+from resolver.identity.discovery import ClusterKeys, IssuerKeys
 from resolver.identity.identifying import Identifying
 from resolver.identity.service_accounts import ServiceAccounts
 from resolver.identity.signing_keys import SigningKeys
 from resolver.identity.static_tokens import StaticTokens
+from resolver.kubernetes import ApiServer
 from resolver.settings import Settings
 
 

@@ -6,6 +6,7 @@ import platform
 from datetime import timedelta
 from pathlib import Path
 
+from resolver.builders import job_launcher
 from resolver.builds.here import BuildersHere
 from resolver.builds.remote import RemoteBuilders
 from resolver.builds.running import Limits
@@ -83,8 +84,9 @@ def limits_of(settings: Settings) -> Limits:
 
 
 def launcher(settings: Settings) -> BuilderLauncher | None:
-    """What starts builders elsewhere; None: builds are done on this host."""
-    return None
+    """What starts builders elsewhere; None: builds are done on this host. Raises ValueError for settings that do not go
+    together."""
+    return job_launcher(settings)
 
 
 def _host() -> TargetEnvironment | None:

@@ -34,13 +34,6 @@ def _seconds(value: Any) -> Any:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def _interpreters(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    pairs = (pair.partition("=") for pair in re.split(r"[\s,]+", value.strip()) if pair)
-    return {version: path for version, _, path in pairs}
-
-
 def _words(value: Any) -> Any:
     return [word for word in re.split(r"[\s,]+", value) if word] if isinstance(value, str) else value
 
@@ -56,16 +49,17 @@ def _index_name(value: str) -> str:
     return value
 
 
-def _by_namespace(value: Any) -> Any:
+def _pairs(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     pairs = (pair.partition("=") for pair in re.split(r"[\s,]+", value.strip()) if pair)
-    return {namespace: policy for namespace, _, policy in pairs}
+    return {name: told for name, _, told in pairs}
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0)]
-Interpreters = Annotated[dict[str, Path], NoDecode, BeforeValidator(_interpreters)]
-NamespaceBuilds = Annotated[dict[str, BuildPolicy], NoDecode, BeforeValidator(_by_namespace)]
+Interpreters = Annotated[dict[str, Path], NoDecode, BeforeValidator(_pairs)]
+NamespaceBuilds = Annotated[dict[str, BuildPolicy], NoDecode, BeforeValidator(_pairs)]
+Images = Annotated[dict[str, str], NoDecode, BeforeValidator(_pairs)]
 Words = Annotated[list[str], NoDecode, BeforeValidator(_words)]
 Ways = Annotated[list[Literal["kubernetes", "static"]], NoDecode, BeforeValidator(_ways)]
 
@@ -145,6 +139,15 @@ class Settings(BaseSettings):
     sdist_disk: int = Field(1 << 30, description="bytes that a build may write; they are in memory", ge=1 << 20)
     sdist_processes: int = Field(128, description="processes of one build", ge=4)
     parallel_sdists: int = Field(2, description="source distributions built at once", ge=1)
+    builder_namespace: str | None = Field(
+        None, description="a namespace in which a Job is made for each build; absent: builds run here, in bubblewrap"
+    )
+    builders: Images = Field(
+        {}, description="any=IMAGE cp312-musllinux_1_2_x86_64=IMAGE …: where builds run, by what their wheels are for"
+    )
+    builder_url: str | None = Field(None, description="the URL at which builders reach this very process")
+    builder_client_image: str | None = Field(None, description="the client's image, which builders get the client from")
+    builder_cpu: str = Field("1", description="CPUs of a builder, such as 1 or 500m")
     target_conflict: Literal["refuse", "warn"] = Field(
         "refuse", description="a workload's platforms cannot have equal versions: refused, or a warning"
     )

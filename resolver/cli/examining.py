@@ -29,9 +29,9 @@ _STYLES = {"well": "green", "note": "yellow", "wrong": "bold red"}
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Look at indexes, database, blob store, interpreters, clock, tokens and their keys, webhook certificate, "
-        "registry, scratch space and memory, with the settings of `serve`, from where this runs: in the service's own "
-        "Pod it sees what the service sees. Exit code 1: something is wrong; a note alone is 0."
+        "Look at indexes, database, blob store, interpreters, clock, tokens and their keys, builders, webhook "
+        "certificate, registry, scratch space and memory, with the settings of `serve`, from where this runs: in the "
+        "service's own Pod it sees what the service sees. Exit code 1: something is wrong; a note alone is 0."
     )
     add = parser.add_argument
     add("--project", metavar="NAME", default="pip", help="one that the indexes have (default: pip)")

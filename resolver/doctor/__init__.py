@@ -11,6 +11,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 from resolver.configured import configured_indexes
+from resolver.doctor.builders import check_builders
 from resolver.doctor.callers import check_callers
 from resolver.doctor.findings import Finding, note, wrong
 from resolver.doctor.indexes import check_index
@@ -42,6 +43,7 @@ async def _examined(settings: Settings, project: str, ca_bundle: Path | None) ->
         ("interpreters", lambda: check_interpreters(settings)),
         ("memory", lambda: check_memory(settings)),
         ("auth", lambda: check_callers(settings)),
+        ("builders", lambda: check_builders(settings)),
         ("webhook", lambda: check_certificate(settings, ca_bundle)),
         ("registry", lambda: check_registry(settings)),
         ("index", lambda: _indexes(settings, project)),

@@ -154,8 +154,9 @@ class LayerBuildFailed(LockstepError):
 
 
 class BuilderUnavailable(LockstepError):
-    """No builder could be had; `reason` says why, in words for a person."""
+    """No builder could be had; `reason` says why, in words for a person. `may_pass`: whether one may be in a while."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, may_pass: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.may_pass = may_pass

@@ -4,8 +4,6 @@ import asyncio
 import json
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,29 +11,13 @@ import httpx
 
 from resolver.domain.redaction import redact
 from resolver.identity.signing_keys import KeySet, KeysUnavailable
+from resolver.kubernetes import ApiFault, ApiServer
 
 _DISCOVERY = "/.well-known/openid-configuration"
 _JWKS = "/openid/v1/jwks"
-_MOUNTED = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _SECONDS = 5.0
 _LARGEST = 1 << 20
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-
-@dataclass(frozen=True, slots=True)
-class ApiServer:
-    """The API server as a Pod reaches it: its URL, and the folder with the Pod's own token and the CA to trust."""
-
-    url: str
-    folder: Path = _MOUNTED
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> "ApiServer | None":
-        """The one of the cluster that this is in; None where this is in none."""
-        host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT", "443")
-        if not host:
-            return None
-        return cls(f"https://{f'[{host}]' if ':' in host else host}:{port}")
 
 
 class ClusterKeys:
@@ -48,16 +30,11 @@ class ClusterKeys:
 
     async def fetch(self) -> KeySet:
         """The keys as they are now. Raises KeysUnavailable."""
-        folder = self._server.folder
         try:
-            # Both change while we run; neither is asked for often.
-            token = (await asyncio.to_thread((folder / "token").read_text)).strip()
-            trusted = await asyncio.to_thread(_trusting, folder / "ca.crt")
-        except (OSError, UnicodeDecodeError) as failure:
-            reason = getattr(failure, "strerror", None) or "it is not text"
-            raise KeysUnavailable(f"the service account in {folder} cannot be read: {reason}") from failure
-        headers = {"Authorization": f"Bearer {token}"}
-        async with httpx.AsyncClient(verify=trusted, headers=headers, trust_env=False) as http:
+            client = await self._server.client()
+        except ApiFault as fault:
+            raise KeysUnavailable(str(fault)) from fault
+        async with client as http:
             about = await _document(http, self._server.url + _DISCOVERY, self._seconds)
             return KeySet.parse(_issuer(about), await _document(http, self._server.url + _JWKS, self._seconds))
 
@@ -86,13 +63,6 @@ class IssuerKeys:
                 except ValueError as failure:
                     raise KeysUnavailable(str(failure)) from failure
             return KeySet.parse(self._issuer, await _document(http, url, self._seconds))
-
-
-def _trusting(ca: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(ca))
-    # The CAs of many clusters lack extensions that Python asks for since 3.13 (kubernetes-client/python#2394).
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    return context
 
 
 def _issuer(about: Mapping[str, Any]) -> str:

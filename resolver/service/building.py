@@ -65,6 +65,7 @@ from storage.records import BuildRecord, Lease
 _MOST_REQUIREMENTS = 200
 _ROUNDS = 3
 _RETRY_AFTER = 2.0
+_BUILDER_RETRY_AFTER = 10.0  # seconds; a control plane that is away has been asked again already
 
 log = structlog.get_logger(__name__)
 
@@ -208,6 +209,9 @@ class Building:
                 try:
                     made = await self._built(builder, sdist, path, request, plan.policy, Path(folder))
                 except BuilderUnavailable as unavailable:
+                    if unavailable.may_pass:
+                        log.warning("build.no-builder", package=sdist.name, cause=unavailable.reason)
+                        raise Busy("building", _BUILDER_RETRY_AFTER, "no builder can be started now") from unavailable
                     return Failed(f"it cannot be built here: {unavailable.reason}", forbidden=True)
             if isinstance(made, Failed):
                 return made

@@ -11,6 +11,7 @@ import yaml
 from resolver.cli import warm_file
 from resolver.webhook import delivery
 from tests.deploy.tools import (
+    BUILDERS,
     CHART,
     ROOT,
     VALUES,
@@ -44,14 +45,18 @@ IMAGE_VOLUMES = (
 _WHOLE = {"resources", "settings", "file", "labels", "jobs", "issuerRef"}
 
 
-@pytest.mark.parametrize("flags", [(), WEBHOOK], ids=["", "webhook"])
+@pytest.mark.parametrize("flags", [(), (*WEBHOOK, *BUILDERS)], ids=["", "webhook, builders"])
 @each_profile
 def test_lint(values: str, flags: tuple[str, ...]) -> None:
     done = run(tool("helm"), "lint", "--strict", CHART, *(f"--values={path}" for path in VALUES[values]), *flags)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("flags", [(), WEBHOOK, (*WEBHOOK, *IMAGE_VOLUMES)], ids=["", "webhook", "image volumes"])
+@pytest.mark.parametrize(
+    "flags",
+    [(), WEBHOOK, (*WEBHOOK, *IMAGE_VOLUMES), BUILDERS],
+    ids=["", "webhook", "image volumes", "builders"],
+)
 @each_profile
 def test_kubernetes_schemas(values: str, flags: tuple[str, ...]) -> None:
     schemas: Any = pytest.importorskip(
@@ -100,6 +105,10 @@ def test_the_manifest_is_valid_where_no_helm_is() -> None:
         (["--set", "webhook.imageVolumes.registry=https://registry.example.com"], "webhook.imageVolumes.registry"),
         ([*WEBHOOK, *IMAGE_VOLUMES, "--kube-version", "1.32"], "webhook.imageVolumes"),
         (["--set", "httpRoute.enabled=true"], "httpRoute"),
+        (["--set", "builders.enabled=true"], "builders.clientImage"),
+        ([*BUILDERS, "--set", "builders.images.cp312=registry.example.com/python"], "builders.images"),
+        ([*BUILDERS, "--set", "builders.namespace.name=lockstep"], "builders.namespace.name"),
+        (["--set", "settings.builder_url=http://10.1.2.3:8080"], "builder_url"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(flags: list[str], told: str) -> None:
@@ -259,7 +268,7 @@ def test_jobs_on_a_volume_run_where_the_service_does() -> None:
 @each_profile
 def test_every_pod_has_a_network_policy_both_ways(values: str, flags: tuple[str, ...]) -> None:
     documents = rendered(values, *flags)
-    policies = of_kind(documents, "NetworkPolicy")
+    policies = [each for each in of_kind(documents, "NetworkPolicy") if each["metadata"]["namespace"] == "lockstep"]
     for name, pod in pods(documents):
         (policy,) = [each for each in policies if _selects(each["spec"]["podSelector"], pod["metadata"]["labels"])]
         assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from resolver.identity.discovery import ApiServer
+from resolver.kubernetes import ApiServer
 from resolver.webhook import delivery
 from tests.deploy.tools import (
     WEBHOOK,
@@ -22,7 +22,7 @@ from tests.deploy.tools import (
 @each_profile
 def test_the_keys_of_tokens_are_all_that_the_cluster_is_asked_for(values: str) -> None:
     documents = rendered(values, *WEBHOOK)
-    (binding,) = [document for document in documents if "Role" in document["kind"]]
+    (binding,) = [document for document in documents if "ClusterRole" in document["kind"]]
     (service,) = [pod for name, pod in pods(documents) if name == "service"]
     assert binding["roleRef"]["name"] == "system:service-account-issuer-discovery"
     (subject,) = binding["subjects"]
@@ -30,7 +30,7 @@ def test_the_keys_of_tokens_are_all_that_the_cluster_is_asked_for(values: str) -
     assert (subject["kind"], subject["name"], subject["namespace"]) == ("ServiceAccount", account, "lockstep")
     for each in of_kind(documents, "ServiceAccount"):
         assert each["automountServiceAccountToken"] is False
-    external = rendered(values, "--set", "auth.issuer=https://issuer.example.com")
+    external = rendered(values, "--set", "auth.issuer=https://issuer.example.com,builders.enabled=false")
     assert not [document for document in external if "Role" in document["kind"]]
     assert "kube-root-ca.crt" not in str(external)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.tools import ROOT, VALUES, WEBHOOK, run, template, tool
+from tests.deploy.tools import BUILDERS, ROOT, VALUES, WEBHOOK, run, template, tool
 
 _CONFIGURATION = Path(__file__).with_name("checkov.yaml")
 
@@ -22,7 +22,7 @@ def _failed(*flags: str | Path) -> tuple[list[str], int]:
 @pytest.mark.parametrize("values", sorted(VALUES))
 def test_manifests(values: str, tmp_path: Path) -> None:
     checkov = tool("checkov")
-    done = template(*WEBHOOK, *(f"--values={path}" for path in VALUES[values]))
+    done = template(*WEBHOOK, *BUILDERS, *(f"--values={path}" for path in VALUES[values]))
     assert checkov.exists() and done.returncode == 0, done.stderr
     (tmp_path / "rendered.yaml").write_text(done.stdout)
     failed, passed = _failed("--framework", "kubernetes", "--file", tmp_path / "rendered.yaml")

@@ -23,6 +23,7 @@ VALUES = {
     "everything": (Path(__file__).with_name("everything.yaml"),),
 }
 WEBHOOK = ("--set", "webhook.enabled=true")
+BUILDERS = ("--set", "builders.enabled=true,builders.clientImage=registry.example.com/lockstep/client:1")
 
 each_profile = pytest.mark.parametrize("values", sorted(VALUES))
 
@@ -77,8 +78,11 @@ def environment_of(container: Document, documents: tuple[Document, ...]) -> dict
         "LOCKSTEP_DATABASE_URL": "postgresql://lockstep:secret@db.example.com/lockstep",
         "LOCKSTEP_INDEX_URL": "https://user:secret@packages.example.com/simple",
         "LOCKSTEP_PARALLEL_BUILDS": "4",  # the container's own CPU limit
+        "POD_IP": "10.1.2.3",
     }
-    return {each["name"]: each["value"] if "value" in each else secrets[each["name"]] for each in container["env"]}
+    found = {each["name"]: each["value"] if "value" in each else secrets[each["name"]] for each in container["env"]}
+    # As a kubelet does with a reference to another variable.
+    return {name: value.replace("$(POD_IP)", secrets["POD_IP"]) for name, value in found.items()}
 
 
 def settings_of(

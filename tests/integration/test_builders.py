@@ -19,7 +19,7 @@ from resolver.builds.inside import landlock
 from resolver.client.environment import libc
 from tests.integration.conftest import publish, scratch
 from tests.integration.test_builds import COMPILER, HERE, INTERPRETER, MUSL, NATIVE, THIS_CLASS, detail
-from tests.support.builders import PYTHON, builder_service, builders, needs_builders, needs_landlock, reachable
+from tests.support.builders import AWAY, PYTHON, builder_service, builders, needs_builders, needs_landlock, reachable
 from tests.support.index import PackageIndex
 from tests.support.interpreters import THIS
 from tests.support.sdists import a_sdist
@@ -134,6 +134,20 @@ def test_where_no_builder_comes_it_is_said(
         assert any("it cannot be built here" in hint and words in hint for hint in problem["hints"]), problem
         assert builders(service) + scratch(service) == []
         assert "lock" in service.resolve(f"{name}-next", target=HERE).json()
+
+
+def test_where_none_can_be_started_for_now_callers_may_ask_again(
+    index: PackageIndex, tmp_path: Path, name: str
+) -> None:
+    index.add(*a_sdist(name))
+    with odd(index, tmp_path / "data", [AWAY]) as service:
+        answer = service.resolve(name, target=HERE)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
+        problem = answer.json()
+        assert (problem["type"].rpartition(":")[2], problem["retryable"]) == ("busy", True)
+        (told,) = [event for event in service.events() if event["event"] == "build.no-builder"]
+        assert (told["package"], told["cause"]) == (name, "the API server does not answer")
+        assert builders(service) + scratch(service) == []
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,5 @@
 """The service as a Pod has it: its service account where the kubelet mounts it, an API server to ask for keys."""
 
-import os
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,13 +7,11 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from resolver.identity.discovery import ApiServer
-from tests.support.cluster import JWKS, Cluster, cluster
+from resolver.kubernetes import ApiServer
+from tests.support.cluster import JWKS, Cluster, cluster, in_a_pod
 from tests.support.service import Service
 
 WARM = "system:serviceaccount:lockstep:lockstep-warm"
-# In a mount namespace of its own: the machine's /var/run stays as it is.
-MOUNTED = 'mount -t tmpfs tmpfs /var/run && mkdir -p "$0" && cp "$1/token" "$1/ca.crt" "$0" && shift && exec "$@"'
 
 
 @pytest.fixture(scope="module")
@@ -28,19 +23,10 @@ def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def replicas(kubernetes: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Service]]:
     """Two of them, each with stores of its own."""
-    unshare = shutil.which("unshare")
-    apart = [unshare or "", "--mount", "--propagation", "private"]
-    if unshare is None or os.geteuid() != 0 or subprocess.run([*apart, "true"], capture_output=True).returncode:
-        pytest.skip("no mount namespaces here")
+    assert kubernetes.folder
+    within, address = in_a_pod(ApiServer(kubernetes.url, kubernetes.folder))
     folder = tmp_path_factory.mktemp("cluster")
-    host, _, port = kubernetes.url.removeprefix("https://").partition(":")
-    environment = {
-        "KUBERNETES_SERVICE_HOST": host,
-        "KUBERNETES_SERVICE_PORT": port,
-        "LOCKSTEP_AUTH": "kubernetes",
-        "LOCKSTEP_AUTH_OPERATORS": WARM,
-    }
-    within = [*apart, "sh", "-c", MOUNTED, str(ApiServer("").folder), str(kubernetes.folder)]
+    environment = {**address, "LOCKSTEP_AUTH": "kubernetes", "LOCKSTEP_AUTH_OPERATORS": WARM}
     with ExitStack() as stack:
         yield [
             stack.enter_context(Service(folder / name, environment=environment, within=within)) for name in ("a", "b")

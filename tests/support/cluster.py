@@ -2,7 +2,10 @@
 
 import functools
 import json
+import os
+import shutil
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import jwt
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -21,10 +25,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from resolver.kubernetes import ApiServer
+
 DISCOVERY = "/.well-known/openid-configuration"
 JWKS = "/openid/v1/jwks"
 AUDIENCE = "lockstep"
 POD_TOKEN = "own-token-of-this-pod"
+
+# In a mount namespace of its own: the machine's /var/run stays as it is.
+_MOUNTED = 'mount -t tmpfs tmpfs /var/run && mkdir -p "$0" && cp "$1/token" "$1/ca.crt" "$0" && shift && exec "$@"'
 
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
@@ -55,7 +64,7 @@ class Cluster:
         self.url = f"{'https' if folder else 'http'}://127.0.0.1:{self._server.server_port}"
         self.issuer = "https://kubernetes.default.svc.cluster.local" if folder else self.url
         if folder is not None:
-            cert, key = _certificate(folder)
+            cert, key = certificate(folder)
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(cert, key)
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
@@ -155,7 +164,7 @@ def _key(kid: str, kind: str) -> Key:
     return ec.generate_private_key(ec.SECP256R1()) if kind == "EC" else rsa.generate_private_key(65537, 2048)
 
 
-def _certificate(folder: Path) -> tuple[Path, Path]:
+def certificate(folder: Path) -> tuple[Path, Path]:
     """A certificate for 127.0.0.1 and its key, with as few extensions as the CAs of many clusters have."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
@@ -169,6 +178,18 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
     cert.write_bytes(made.public_bytes(Encoding.PEM))
     pem.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return cert, pem
+
+
+def in_a_pod(server: ApiServer) -> tuple[list[str], dict[str, str]]:
+    """A command that runs the one that it is given with that folder where a Pod has its service account, and the
+    variables that tell it where the API server is. Skips the test where there are no mount namespaces."""
+    unshare = shutil.which("unshare")
+    apart = [unshare or "", "--mount", "--propagation", "private"]
+    if unshare is None or os.geteuid() != 0 or subprocess.run([*apart, "true"], capture_output=True).returncode:
+        pytest.skip("no mount namespaces here")
+    host, _, port = server.url.removeprefix("https://").partition(":")
+    address = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
+    return [*apart, "sh", "-c", _MOUNTED, str(ApiServer("").folder), str(server.folder)], address
 
 
 def _algorithm(key: Key) -> str:

@@ -26,6 +26,8 @@ from tests.support.interpreters import interpreter
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "localhost/lockstep-test/base:bookworm"
+NATIVE = "localhost/lockstep-test/native:bookworm"
+CLIENT_IN_IMAGE = "/usr/local/lib/lockstep/lockstep.pyz"
 CACHE = ROOT / ".cache" / "images"
 _NEEDED = ("podman", "buildah", "runc", "mmdebstrap", "tar")
 _BASE_PACKAGES = "python3,python3-pip,python3-venv,ca-certificates"
@@ -69,23 +71,40 @@ def alone() -> Iterator[None]:
 def base_image() -> str:
     """Debian's own Python on the smallest Debian, made with no registry; kept from run to run."""
     with alone():
-        return _base_image()
+        return _debian(BASE, "base", _BASE_PACKAGES)
 
 
-def _base_image() -> str:
-    if _run(["podman", "image", "exists", BASE], check=False).returncode == 0:
-        return BASE
-    archive = CACHE / "base.tar"
+def _debian(image: str, name: str, packages: str) -> str:
+    if _run(["podman", "image", "exists", image], check=False).returncode == 0:
+        return image
+    archive = CACHE / f"{name}.tar"
     if not archive.exists():
         making = archive.with_suffix(".making.tar")
-        argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={_BASE_PACKAGES}", "bookworm", str(making)]
+        argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", "bookworm", str(making)]
         done = _run(argv, check=False)
         if done.returncode != 0:
-            pytest.skip(f"no base image: mmdebstrap ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+            pytest.skip(f"no {name} image: mmdebstrap ended with {done.returncode}: {done.stderr.strip()[-300:]}")
         making.rename(archive)
     changes = ["ENV=LANG=C.UTF-8", "ENV=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
-    _run(["podman", "import", *(f"--change={change}" for change in changes), str(archive), BASE])
-    return BASE
+    _run(["podman", "import", *(f"--change={change}" for change in changes), str(archive), image])
+    return image
+
+
+@functools.cache
+def native_image() -> str:
+    """The base with what compiles C for its Python, as the image of a native builder; kept from run to run."""
+    with alone():
+        return _debian(NATIVE, "native", f"{_BASE_PACKAGES},python3-dev,gcc,libc6-dev")
+
+
+def image_of_client(client: bytes, tag: str) -> str:
+    """A client's image as far as builders need one: the base, and the client where it is in the `client` image."""
+    base = base_image()
+    with alone(), tempfile.TemporaryDirectory() as folder:
+        Path(folder, "lockstep.pyz").write_bytes(client)
+        Path(folder, "Containerfile").write_text(f"FROM {base}\nCOPY lockstep.pyz {CLIENT_IN_IMAGE}\n")
+        _run(["buildah", "build", "--network=host", "--pull-never", f"--tag={tag}", folder], seconds=_BUILD_SECONDS)
+    return tag
 
 
 @functools.cache
@@ -139,6 +158,12 @@ def podman(*arguments: str) -> str:
     return _run(["podman", *arguments]).stdout
 
 
+def log(container: str) -> str:
+    """What it wrote."""
+    done = _run(["podman", "logs", container])
+    return done.stdout + done.stderr
+
+
 def inspect(image: str) -> dict[str, Any]:
     """The image's configuration."""
     (found,) = json.loads(_run(["podman", "image", "inspect", image]).stdout)
@@ -185,8 +210,7 @@ class Container:
 
     def log(self) -> str:
         """What it wrote."""
-        done = _run(["podman", "logs", self.name])
-        return done.stdout + done.stderr
+        return log(self.name)
 
     def execute(self, *command: str) -> str:
         """What a program prints in it."""
@@ -281,8 +305,7 @@ class Play:
     def ended(self, container: str, seconds: float = 120) -> tuple[int, str]:
         """The exit code of its container (POD-NAME), once it has ended, and what it wrote."""
         code = int(_run(["podman", "wait", container], seconds=seconds).stdout)
-        done = _run(["podman", "logs", container])
-        return code, done.stdout + done.stderr
+        return code, log(container)
 
     def restart(self, container: str) -> None:
         """As a kubelet does with a container that ended."""
@@ -294,12 +317,7 @@ class Play:
 
     def wait_until_listening(self, container: str, seconds: float = 60) -> str:
         """The URL at which its container (POD-NAME) listens, once it does."""
-
-        def log() -> str:
-            done = _run(["podman", "logs", container])
-            return done.stdout + done.stderr
-
-        return _listening(log, seconds)
+        return _listening(lambda: log(container), seconds)
 
 
 def _listening(log: Callable[[], str], seconds: float) -> str:

@@ -34,8 +34,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{/* Not empty where the API server is asked for the keys of tokens. */}}
-{{- define "lockstep.asksApiServer" -}}
+{{- define "lockstep.asksForKeys" -}}
 {{- if and .Values.auth.kubernetes (not .Values.auth.issuer) }}true{{ end -}}
+{{- end -}}
+
+{{/* Not empty where the API server is asked for anything: for keys, for Jobs of builders. */}}
+{{- define "lockstep.asksApiServer" -}}
+{{- if or (include "lockstep.asksForKeys" .) .Values.builders.enabled }}true{{ end -}}
+{{- end -}}
+
+{{- define "lockstep.image" -}}
+{{ .Values.image.repository }}{{ if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ default .Chart.AppVersion .Values.image.tag }}{{ end }}
 {{- end -}}
 
 {{- define "lockstep.claim" -}}
@@ -75,7 +84,7 @@ tolerations: {{- toYaml . | nindent 2 }}
 
 {{/* What all containers have. */}}
 {{- define "lockstep.container" -}}
-image: {{ .Values.image.repository }}{{ if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ default .Chart.AppVersion .Values.image.tag }}{{ end }}
+image: {{ include "lockstep.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext:
   allowPrivilegeEscalation: false

@@ -17,10 +17,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from resolver.domain.errors import Unauthenticated
 from resolver.domain.identity import Caller
-from resolver.identity.discovery import ApiServer, ClusterKeys
+from resolver.identity.discovery import ClusterKeys
 from resolver.identity.identifying import Identifying
 from resolver.identity.service_accounts import ServiceAccounts
 from resolver.identity.signing_keys import SigningKeys
+from resolver.kubernetes import ApiServer
 from tests.support.cluster import JWKS, Cluster, cluster, sign
 
 WARM = "system:serviceaccount:lockstep:lockstep-warm"

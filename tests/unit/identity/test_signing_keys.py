@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from resolver.domain.errors import Busy
-from resolver.identity.discovery import ApiServer, ClusterKeys, IssuerKeys
+from resolver.identity.discovery import ClusterKeys, IssuerKeys
 from resolver.identity.signing_keys import KeysUnavailable, SigningKeys
+from resolver.kubernetes import ApiServer
 from tests.support.cluster import DISCOVERY, JWKS, Cluster, cluster
 
 PAUSE, FRESH = 5.0, 300.0
