@@ -5,16 +5,13 @@ import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resolver.domain.identity import Identity
-from resolver.identity.discovery import ClusterKeys, IssuerKeys
-from resolver.identity.identifying import Identifying
-from resolver.identity.service_accounts import ServiceAccounts
-from resolver.identity.signing_keys import SigningKeys
-from resolver.identity.static_tokens import StaticTokens
-from resolver.kubernetes import ApiServer
 from resolver.settings import Settings
+
+if TYPE_CHECKING:
+    from resolver.identity.discovery import ClusterKeys, IssuerKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +33,12 @@ async def opened(settings: Settings) -> AsyncIterator[Door]:
     if not settings.auth:
         yield Door()
         return
+    # The cryptography of tokens above all is a part of a start to import: so only where callers are told apart.
+    from resolver.identity.identifying import Identifying
+    from resolver.identity.service_accounts import ServiceAccounts
+    from resolver.identity.signing_keys import SigningKeys
+    from resolver.identity.static_tokens import StaticTokens
+
     async with AsyncExitStack() as stack:
         static = accounts = None
         parts = {}
@@ -62,8 +65,11 @@ def check(settings: Settings) -> None:
         raise ValueError("auth_jwks_url: needs auth_issuer, whose keys are there")
 
 
-def keys_source(settings: Settings) -> ClusterKeys | IssuerKeys:
+def keys_source(settings: Settings) -> "ClusterKeys | IssuerKeys":
     """Who is asked for the keys of service account tokens. Raises ValueError: nobody is known, or could be trusted."""
+    from resolver.identity.discovery import ClusterKeys, IssuerKeys
+    from resolver.kubernetes import ApiServer
+
     if settings.auth_issuer:
         return IssuerKeys(settings.auth_issuer, settings.auth_jwks_url)
     server = ApiServer.from_environment(os.environ)

@@ -14,12 +14,11 @@ import structlog
 import uvloop
 from starlette.types import ASGIApp
 
-from resolver import auth, from_source, webhook
+from resolver import auth, from_source
 from resolver.api import problems
 from resolver.api.app import build_app
 from resolver.api.context import Services
 from resolver.api.ready import Ready
-from resolver.api.webhooks import build_webhooks
 from resolver.builds.tasks import Tasks
 from resolver.bundles.builder import ProcessLayerBuilder
 from resolver.client.build import archive
@@ -92,6 +91,8 @@ async def _serve(settings: Settings) -> int:
         sockets = stack.enter_context(listening_on(settings.listen))
         app, operations, webhooks = await stack.enter_async_context(compose(settings))
         if webhooks is not None:
+            from resolver import webhook
+
             await stack.enter_async_context(webhook.listening(webhooks, settings))
         gc.freeze()  # what is here stays: collections of garbage need not look at it again and again
         gc.set_threshold(20_000)  # nor at what a page of ten thousand files is made of, while it is being made
@@ -135,8 +136,10 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         if settings.role == "api":
             exclusive = Elsewhere()
 
-        # The indexes: one client for pages and wheels.
-        http = await stack.enter_async_context(index_client(version("lockstep"), settings.index_timeout))
+        # The indexes: a client for pages and one for wheels, since each request looks at all connections of its client.
+        http, downloading = [
+            await stack.enter_async_context(index_client(version("lockstep"), settings.index_timeout)) for _ in range(2)
+        ]
         health = IndexHealth(
             HttpProbe(http),
             tell=lambda index, up: metrics.index_up.labels(index).set(up),
@@ -148,7 +151,7 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         pages = SimplePages(http)
         stack.push_async_callback(pages.close)
         downloads = WheelDownloads(
-            http, pages, blobs, exclusive, parallel=settings.parallel_downloads, observer=CountedFetches(metrics)
+            downloading, pages, blobs, exclusive, parallel=settings.parallel_downloads, observer=CountedFetches(metrics)
         )
         stack.push_async_callback(downloads.close)
 
@@ -292,6 +295,9 @@ async def compose(settings: Settings) -> AsyncIterator[tuple[ASGIApp, Operations
         warming = Warming(answering, requests, asked, parallel=settings.parallel_warm)
         webhooks = None
         if settings.webhook_listen and settings.role != "worker":
+            from resolver import webhook  # a part of a start to import, which few services have a use for
+            from resolver.api.webhooks import build_webhooks
+
             admission = webhook.admission(settings, await pack_client(), requests, warming, resolving, book, metrics)
             stack.push_async_callback(admission.close)
             webhooks = build_webhooks(admission, tell)

@@ -26,6 +26,7 @@ from packaging.version import Version
 
 # Binary distribution format, "RECORD": "The hash algorithm must be sha256 or better".
 _HASHES = frozenset({"sha256", "sha384", "sha512"})
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SHA256 = re.compile(r"[A-Za-z0-9_-]{43}")
 # Recording installed projects: an installer writes these, so a wheel that brings one is not believed.
 _INSTALLERS_OWN = frozenset({"INSTALLER", "REQUESTED", "direct_url.json"})
@@ -258,7 +259,7 @@ def _check_names(entries: list[zipfile.ZipInfo], limits: Limits) -> None:
 
 
 def _check_name(name: str) -> None:
-    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in name):
+    if _CONTROL.search(name):
         raise BrokenWheel(f"the name {name[:200]!r} has control characters")
     if "\\" in name:
         raise BrokenWheel(f"the name {name[:200]!r} has a backslash")

@@ -8,11 +8,12 @@ the tree, so that no path of this machine enters the process.
 import os
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
 from resolver.bundles.compilers import Compiler, Compilers
@@ -24,18 +25,20 @@ _CHUNK_BYTES = 2 << 20
 _KEPT_BYTES = 32 << 20
 
 
-def compiled(tree: Tree, interpreter: Path, staging: Path, jobs: int, compilers: Compilers) -> Tree:
-    """The byte-code of every `.py` file under `site-packages` of the tree, compiled by `jobs` processes at a time. It
-    is kept in a few files in the folder `staging`, which has to stay as long as it is read. With it, the sources
-    themselves, as far as memory is set aside for them: they need not be unpacked and checked once more.
+@contextmanager
+def compiled(tree: Tree, interpreter: Path, staging: Path, jobs: int, compilers: Compilers) -> Iterator[Tree]:
+    """The byte-code of every `.py` file under `site-packages` of the tree, compiled by `jobs` processes at a time; to
+    be read within the context, one file after the other. With it, the sources themselves, as far as memory is set aside
+    for them: they need not be unpacked and checked once more. What of the byte-code is beyond the memory set aside for
+    that is in files in the folder `staging`.
 
     Raises:
         InterpreterFailed: it is not for the wheel that it failed.
         What opening the tree's files raises.
     """
     found: dict[str, File] = {}
-    room = _KEPT_BYTES
-    busy: deque[tuple[Compiler, Path]] = deque()
+    room = room_for_bytecode = _KEPT_BYTES
+    busy: deque[Compiler] = deque()
 
     def sources(names: list[str]) -> Iterator[tuple[str, bytes]]:
         nonlocal room
@@ -47,25 +50,28 @@ def compiled(tree: Tree, interpreter: Path, staging: Path, jobs: int, compilers:
             yield name, content
 
     def finish() -> None:
-        compiler, target = busy[0]
-        with target.open("xb") as file:
-            compiler.answer(cast("BinaryIO", file))
-        busy.popleft()
-        compilers.put_back(compiler)
-        found.update(_parts(target))
+        nonlocal room_for_bytecode
+        # For it, a size of 0 would be no bound.
+        spool = SpooledTemporaryFile(max_size=max(1, room_for_bytecode), dir=os.fspath(staging))  # noqa: SIM115 - below
+        taken = cast("BinaryIO", kept.enter_context(spool))
+        busy[0].answer(taken)
+        compilers.put_back(busy.popleft())
+        room_for_bytecode = max(0, room_for_bytecode - taken.tell())
+        found.update(_parts(taken))
 
-    try:
-        for number, names in enumerate(_chunks(tree)):
-            if len(busy) == jobs:
+    with ExitStack() as kept:
+        try:
+            for names in _chunks(tree):
+                if len(busy) == jobs:
+                    finish()
+                busy.append(compilers.take(interpreter))
+                busy[-1].ask(sources(names))
+            while busy:
                 finish()
-            busy.append((compilers.take(interpreter), staging / f"bytecode-{number}"))
-            busy[-1][0].ask(sources(names))
-        while busy:
-            finish()
-    finally:
-        for compiler, _ in busy:  # in the middle of something that nobody waits for
-            compiler.end()
-    return {name: file for name, file in found.items() if tree.keys().isdisjoint(folders(name))}
+        finally:
+            for compiler in busy:  # in the middle of something that nobody waits for
+                compiler.end()
+        yield {name: file for name, file in found.items() if tree.keys().isdisjoint(folders(name))}
 
 
 def _chunks(tree: Tree) -> Iterator[list[str]]:
@@ -88,16 +94,15 @@ def _content(source: File) -> bytes:
         return b"".join(iter(partial(stream.read, max(1, source.size)), b""))
 
 
-def _parts(path: Path) -> Iterator[tuple[str, File]]:
-    with path.open("rb") as file:
-        while line := file.readline():
-            size, _, name = line[:-1].decode().partition(" ")
-            yield name, File(int(size), partial(_part, path, file.tell()))
-            file.seek(int(size), os.SEEK_CUR)
+def _parts(taken: BinaryIO) -> Iterator[tuple[str, File]]:
+    taken.seek(0)
+    while line := taken.readline():
+        size, _, name = line[:-1].decode().partition(" ")
+        yield name, File(int(size), partial(_part, taken, taken.tell()))
+        taken.seek(int(size), os.SEEK_CUR)
 
 
 @contextmanager
-def _part(path: Path, start: int) -> Iterator[BinaryIO]:
-    with path.open("rb") as file:
-        file.seek(start)
-        yield cast("BinaryIO", file)
+def _part(taken: BinaryIO, start: int) -> Iterator[BinaryIO]:
+    taken.seek(start)
+    yield taken

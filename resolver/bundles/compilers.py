@@ -16,9 +16,9 @@ from typing import BinaryIO
 # which tells the server to fork, and then, for the fork, sources as `<size> <name>\n` and so many bytes, ended by an
 # empty line; byte-code comes back in the same form. All is read before anything is written, so that neither side waits
 # for the other. Files that do not compile (templates, Python 2) are passed over, as uv and pip do, so that an exit code
-# tells of the interpreter alone.
+# tells of the interpreter alone. A fork is gone before it would be worth its while to look for garbage.
 _PROGRAM = """
-import os, sys
+import gc, os, sys
 from importlib.util import MAGIC_NUMBER, cache_from_source, source_hash
 from marshal import dumps
 
@@ -39,6 +39,7 @@ def compile_chunk():
     with open(1, "wb") as taken:
         taken.writelines(found)
 
+gc.disable()
 while os.read(0, 1):
     pid = os.fork()
     if not pid:
@@ -47,11 +48,14 @@ while os.read(0, 1):
     if status := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
         os._exit(status if status > 0 else 128 - status)
 """
-# Neither the environment (which is empty but for the hash seed: -I and -E would ignore that too), nor user site (-s),
-# nor site (-S) has a say.
+# Neither the environment (which is empty but for the hash seed, which -I and -E would ignore too, and what is said to
+# libc), nor user site (-s), nor site (-S) has a say.
 _OPTIONS = ("-s", "-S", "-B", "-X", "utf8", "-W", "ignore", "-c", _PROGRAM)
 # It comes first on the interpreter's sys.path: it holds no module that the program would import.
 _WORKING_FOLDER = "/"
+# What compiling one file has given back is kept for the next: to have a page from the kernel costs more than to use it.
+# Other libcs than glibc do not read this.
+_KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 _SHOWN = 2000  # bytes of what an interpreter said that an error carries
 _BUFFER = 1 << 16
 
@@ -64,7 +68,7 @@ class Compiler:
     """An interpreter that waits for a chunk of files. Asked and answering in turns; what fails has to be ended."""
 
     def __init__(self, interpreter: Path) -> None:
-        environment = {"PYTHONHASHSEED": "0"}
+        environment = {"PYTHONHASHSEED": "0", **_KEPT_MEMORY}
         if libraries := os.environ.get("LD_LIBRARY_PATH"):  # without it, an interpreter may not find its libpython
             environment["LD_LIBRARY_PATH"] = libraries
         self.interpreter = interpreter

@@ -53,8 +53,8 @@ def _tree(job: LayerJob, compilers: Compilers) -> Iterator[Tree]:
         if job.interpreter is None:
             yield tree
             return
-        bytecode = compiled(tree, Path(job.interpreter), job.staging, job.compilers, compilers)
-        yield {**tree, **bytecode}
+        with compiled(tree, Path(job.interpreter), job.staging, job.compilers, compilers) as bytecode:
+            yield {**tree, **bytecode}
 
 
 @contextmanager

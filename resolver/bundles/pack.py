@@ -23,6 +23,7 @@ COMPRESSOR = f"zstd-{zstd.zstd_version}-{_LEVEL}"
 # 1980-01-01, the earliest time that a zip can hold: tools that zip an installed tree still can.
 _MTIME = 315532800
 _CHUNK = 1 << 20
+_GATHERED = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +98,13 @@ class _HashingReader:
 
 
 class _LayerSink:
-    """Takes a tar, writes it compressed, and knows the digests of both."""
+    """Takes a tar, writes it compressed, and knows the digests of both. Small pieces are gathered first: to hash and
+    compress each header and each end of a block by itself costs more than the bytes do."""
 
     def __init__(self, file: BinaryIO) -> None:
         key = zstd.CompressionParameter
         self._file = file
+        self._gathered = bytearray()
         self._compressor = zstd.ZstdCompressor(options={key.compression_level: _LEVEL, key.checksum_flag: 1})
         self._plain = hashlib.sha256()
         self._compressed = hashlib.sha256()
@@ -109,16 +112,25 @@ class _LayerSink:
         self.size = 0
 
     def write(self, chunk: bytes) -> int:
-        self._plain.update(chunk)
         self.tar_size += len(chunk)
-        self._emit(self._compressor.compress(chunk))
+        if len(self._gathered) + len(chunk) < _GATHERED:
+            self._gathered += chunk
+        else:
+            self._pass_on(self._gathered)
+            self._gathered.clear()
+            self._pass_on(chunk)
         return len(chunk)
 
     def tell(self) -> int:
         return self.tar_size
 
     def finish(self) -> None:
+        self._pass_on(self._gathered)
         self._emit(self._compressor.flush())
+
+    def _pass_on(self, chunk: bytes | bytearray) -> None:
+        self._plain.update(chunk)
+        self._emit(self._compressor.compress(chunk))
 
     def _emit(self, chunk: bytes) -> None:
         self._compressed.update(chunk)

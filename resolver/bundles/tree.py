@@ -3,10 +3,10 @@
 Writing thousands of files, to read each once and remove it again, costs more than all that is done with them.
 """
 
-import posixpath
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from typing import BinaryIO
 
@@ -45,7 +45,11 @@ def members(tree: Tree) -> Generator[Member, None, None]:
             yield Member(name, stream, file.size, file.executable, file.sha256)
 
 
-def folders(path: str) -> Iterator[str]:
+def folders(path: str) -> tuple[str, ...]:
     """The folders that a file is in, the innermost first."""
-    while path := posixpath.dirname(path):
-        yield path
+    return _and_above(path.rpartition("/")[0])
+
+
+@lru_cache(1024)  # most files have their folder in common with the one before
+def _and_above(folder: str) -> tuple[str, ...]:
+    return (folder, *folders(folder)) if folder else ()

@@ -126,4 +126,5 @@ class TreeDestination(WheelDestination):
 
 
 def _recorded(location: str) -> str:
-    return posixpath.relpath(location, SITE_PACKAGES)
+    within = location.removeprefix(f"{SITE_PACKAGES}/")
+    return within if within != location else posixpath.relpath(location, SITE_PACKAGES)

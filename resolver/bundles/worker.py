@@ -8,6 +8,7 @@ An answer is its length (8 bytes, big-endian) and that many bytes of JSON: `{"la
 
 import dataclasses
 import errno
+import gc
 import json
 import os
 import queue
@@ -36,6 +37,8 @@ def main() -> None:
     jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, jobs), daemon=True).start()
     compilers = Compilers()
+    gc.freeze()
+    gc.set_threshold(20_000)  # as the service itself: a wheel of ten thousand files is no garbage
     while True:
         answer = json.dumps(_answer(LayerJob(**json.loads(jobs.get())), compilers)).encode()
         answers.write(len(answer).to_bytes(LENGTH, "big") + answer)

@@ -112,7 +112,8 @@ def _choose(answer: Pylock, package: Package, question: Question) -> PackageWhee
     hashed = [wheel for wheel in package.wheels or () if "sha256" in wheel.hashes]
     if not hashed:
         return "its index gives no wheel with a SHA-256"
-    if _selected(answer, package, hashed, question) is None:
+    found = _selected(answer, package, hashed, question)
+    if found is None:
         return f"none of its wheels is for {question.target.name}"
     lines = [
         (field, line)
@@ -120,6 +121,8 @@ def _choose(answer: Pylock, package: Package, question: Question) -> PackageWhee
         for line in applicable(question, all_lines)
         if line.name == package.name and line.hashes
     ]
+    if not lines:
+        return found
     allowed = [wheel for wheel in hashed if all(_allowed(wheel, line, question) for _, line in lines)]
     chosen = _selected(answer, package, allowed, question)
     if chosen is None:

@@ -114,19 +114,22 @@ class Contents:
 
     async def read(self, content: Content, start: int, length: int, most: int = _CHUNK) -> AsyncIterator[bytes]:
         """`length` bytes of it from `start`, in chunks of `most` at most. Raises BlobNotFound before the first."""
-        chunks = self._chunks(content, start, length, most)
-        if (start, length) == (0, content.size) and content.digest not in self._hashed:
+        check = (start, length) == (0, content.size) and content.digest not in self._hashed
+        if check:
             self._hashed.add(content.digest)
-            chunks = self._checked(content, chunks)
-        async for chunk in chunks:
+        async for chunk in self._chunks(content, start, length, most, check=check):
             yield chunk
 
-    async def _chunks(self, content: Content, start: int, length: int, most: int) -> AsyncIterator[bytes]:
+    async def _chunks(
+        self, content: Content, start: int, length: int, most: int, *, check: bool = False
+    ) -> AsyncIterator[bytes]:
         try:
-            if content.packed is None:
-                chunks = self._blobs.read(content.digest, start, length, most)
+            if content.packed is not None:
+                chunks = self._unpacked(content.packed.digest, start, length, most, check=check)
             else:
-                chunks = self._unpacked(content.packed.digest, start, length, most)
+                chunks = self._blobs.read(content.digest, start, length, most)
+                if check:
+                    chunks = self._checked(content.digest, chunks)
             async for chunk in chunks:
                 yield chunk
         except BlobNotFound:
@@ -134,8 +137,8 @@ class Contents:
             self._healing.suspect(content.kept)
             raise
 
-    async def _checked(self, content: Content, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """All of the content; each chunk is hashed while it is being sent."""
+    async def _checked(self, digest: Digest, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """All of a blob; each chunk is hashed while it is being sent."""
         hasher = hashlib.sha256()
         hashing: asyncio.Future[None] | None = None
         async for chunk in chunks:
@@ -145,28 +148,32 @@ class Contents:
             yield chunk
         if hashing is not None:
             await hashing
-        if hasher.hexdigest() != content.digest.hex:
-            self._healing.suspect(content.kept)
+        if hasher.hexdigest() != digest.hex:
+            self._healing.suspect(digest)
 
-    async def _unpacked(self, digest: Digest, start: int, length: int, most: int) -> AsyncIterator[bytes]:
+    async def _unpacked(
+        self, digest: Digest, start: int, length: int, most: int, *, check: bool
+    ) -> AsyncIterator[bytes]:
         skip = start
+        # Checked is what is kept: a quarter of the bytes, and right where they are.
+        packed = self._blobs.read(digest, most=most)
         try:
-            async for chunk in self._decompressed(digest, most):
+            async for chunk in self._decompressed(self._checked(digest, packed) if check else packed, most):
                 piece = chunk[skip : skip + length] if skip < len(chunk) else b""
                 skip = max(0, skip - len(chunk))
                 if piece:
                     length -= len(piece)
                     yield piece
-                if length <= 0:
+                if length <= 0 and not check:
                     return
         except ZstdError:
             self._healing.suspect(digest)
             raise
 
-    async def _decompressed(self, digest: Digest, most: int) -> AsyncIterator[bytes]:
+    async def _decompressed(self, packed: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
         decompressor = ZstdDecompressor()
-        async for packed in self._blobs.read(digest, most=most):
-            chunk = await asyncio.to_thread(decompressor.decompress, packed, most)
+        async for part in packed:
+            chunk = await asyncio.to_thread(decompressor.decompress, part, most)
             while True:
                 if chunk:
                     yield chunk

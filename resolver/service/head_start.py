@@ -1,9 +1,12 @@
-"""Layers begun as soon as an engine has picked their wheels, while what else a lock says is still being read."""
+"""Layers begun as soon as an engine has picked their wheels, while what else a lock says is still being read.
+
+To read it keeps this process busy, and to build layers others: so the first wheel goes to them before that begins.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager, suppress
+from typing import Protocol
 
 from packaging.pylock import Package, Pylock
 
@@ -11,8 +14,17 @@ from resolver.domain.errors import IndexUnavailable
 from resolver.domain.ports import ProjectPages, WheelReference
 from resolver.domain.requests import Index
 
-Begin = Callable[[WheelReference, str], "asyncio.Task[Any]"]
-"""Begins the layer of a wheel for a Python, which belongs to nobody; whoever wants it later finds it done, or joins."""
+_LEAD = 0.3
+"""Seconds that the reading waits for the first wheel. What is far away takes longer, and leaves this process idle."""
+
+
+class Begin(Protocol):
+    """Begins the layer of a wheel for a Python, which belongs to nobody; whoever wants it later finds it done, or
+    joins. `fetched` is called once the wheel is here, if it was this call that had it fetched."""
+
+    def __call__(self, wheel: WheelReference, python: str, fetched: Callable[[], None], /) -> "asyncio.Task[object]":
+        """See above."""
+        ...
 
 
 class HeadStart:
@@ -29,23 +41,35 @@ class HeadStart:
 
     @asynccontextmanager
     async def given(self, picked: Pylock, python: str, indexes: tuple[Index, ...]) -> AsyncIterator[None]:
-        """While the block runs, begin the layers of what was picked; afterwards, no more of them."""
-        beginning = asyncio.create_task(self._all(picked, python, indexes))
+        """While the block runs, begin the layers of what was picked; afterwards, no more of them. It is entered once
+        the first of their wheels is here, or does not come soon."""
+        first = asyncio.Event()
+        beginning = asyncio.create_task(self._all(picked, python, indexes, first))
         try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LEAD):
+                    await first.wait()
             yield
         finally:
             beginning.cancel()
             await asyncio.wait({beginning})
 
-    async def _all(self, picked: Pylock, python: str, indexes: tuple[Index, ...]) -> None:
+    async def _all(self, picked: Pylock, python: str, indexes: tuple[Index, ...], first: asyncio.Event) -> None:
+        def ended(_: "asyncio.Task[object]") -> None:
+            self._slots.release()
+            first.set()  # it was there before, or cannot be had
+
+        begun = False
         for package in sorted(picked.packages, key=_size, reverse=True):
             index = await self._index(package, indexes)
             if index is None:
                 continue
             for wheel in package.wheels or ():
                 await self._slots.acquire()
-                layer = self._begin(WheelReference.locked(package, wheel, index), python)
-                layer.add_done_callback(lambda _: self._slots.release())
+                self._begin(WheelReference.locked(package, wheel, index), python, first.set).add_done_callback(ended)
+                begun = True
+        if not begun:
+            first.set()
 
     async def _index(self, package: Package, indexes: tuple[Index, ...]) -> Index | None:
         """Whose file it is, as far as can be told: an engine does not say, but the first that has the project it is."""

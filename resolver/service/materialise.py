@@ -158,10 +158,13 @@ class Materialising:
         self._uses.found(record.digest)
         return record
 
-    def begin(self, wheel: WheelReference, python: str) -> asyncio.Task[LayerRecord]:
-        """Begin the wheel's layer, or join where it was begun; nobody has to wait for it, nor to look how it ends."""
+    def begin(
+        self, wheel: WheelReference, python: str, fetched: Callable[[], None] = lambda: None
+    ) -> asyncio.Task[LayerRecord]:
+        """Begin the wheel's layer, or join where it was begun; nobody has to wait for it, nor to look how it ends. If
+        the wheel is fetched for this, `fetched` is called then."""
         toolchain = self._builder.toolchain(python)
-        return self._begun(wheel.digest, python, toolchain, lambda: self._from_wheel(wheel, python, toolchain))
+        return self._begun(wheel.digest, python, toolchain, lambda: self._from_wheel(wheel, python, toolchain, fetched))
 
     async def _layer(self, package: Package, wheel: PackageWheel, python: str, toolchain: str) -> LayerRecord:
         reference = self._reference(package, wheel)
@@ -231,8 +234,11 @@ class Materialising:
 
         return self._layers.begin((wheel, python, toolchain), lead)
 
-    async def _from_wheel(self, wheel: WheelReference, python: str, toolchain: str) -> LayerRecord:
+    async def _from_wheel(
+        self, wheel: WheelReference, python: str, toolchain: str, fetched: Callable[[], None] = lambda: None
+    ) -> LayerRecord:
         await self._wheels.fetch(wheel)
+        fetched()
         with needing_room("a layer"), tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             try:
                 async with self._blobs.local(wheel.digest) as path:

@@ -15,11 +15,9 @@ from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.tags import Tag
 from packaging.utils import (
-    InvalidSdistFilename,
     InvalidWheelFilename,
     NormalizedName,
     canonicalize_name,
-    parse_sdist_filename,
     parse_wheel_filename,
 )
 from packaging.version import InvalidVersion, Version
@@ -89,6 +87,8 @@ def passed_over(
     project: Project, taken: Version, versions: Allowed, target: TargetEnvironment, policy: Policy
 ) -> PassedOver | None:
     """Whether the newest allowed version of the project was passed over for want of a wheel."""
+    if not _has_newer(project.files, taken):
+        return None  # as most often: to sort thousands of files is spared
     releases = _releases(project.files, target, policy)
     tags = frozenset(target.tags)
     for version in versions.among(releases, policy):
@@ -182,18 +182,28 @@ def _releases(files: Sequence[ProjectFile], target: TargetEnvironment, policy: P
     return releases
 
 
+def _has_newer(files: Sequence[ProjectFile], taken: Version) -> bool:
+    versions = map(_parsed_version, {_version_text(file.filename) for file in files})
+    return any(version is not None and version > taken for version in versions)
+
+
 def _version(filename: str) -> Version | None:
     """The version in a file's name; None for old uploads that installers pass over too, and eggs and the like."""
+    return _parsed_version(_version_text(filename))
+
+
+def _version_text(filename: str) -> str:
+    """What stands in a file's name where a version does; "" where none has a place."""
     if filename.endswith(".whl"):
         # PEP 427: {distribution}-{version}(-{build tag})?-{python tag}-{abi tag}-{platform tag}.whl
         parts = filename.split("-")
-        return _parsed_version(parts[1]) if len(parts) in (5, 6) else None
-    if filename.endswith((".tar.gz", ".zip")):
-        try:
-            return parse_sdist_filename(filename)[1]
-        except InvalidSdistFilename:
-            return None
-    return None
+        return parts[1] if len(parts) in (5, 6) else ""
+    # PEP 625: {distribution}-{version}.tar.gz; before it, sdists were zips too.
+    for suffix in (".tar.gz", ".zip"):
+        if filename.endswith(suffix):
+            name, _, version = filename.removesuffix(suffix).rpartition("-")
+            return version if name else ""
+    return ""
 
 
 @lru_cache(_REMEMBERED)

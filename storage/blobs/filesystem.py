@@ -17,11 +17,11 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from storage.blobs.files import chunks_of, failures, sync_folder
 from storage.blobs.incoming import blocks, verify
@@ -29,6 +29,8 @@ from storage.blobs.staging import Staging
 from storage.content import CHUNK, Digest
 from storage.errors import BlobNotFound
 from storage.records import BlobInfo
+
+T = TypeVar("T")
 
 _FAN_OUT = tuple(f"{first:02x}" for first in range(256))
 _NAME = re.compile(r"[0-9a-f]{64}")
@@ -95,13 +97,28 @@ class FilesystemBlobStore:
         present = await self.size(expected)
         if present is not None:
             return present
+        async with aclosing(blocks(chunks, CHUNK)) as incoming:
+            first = await anext(incoming, b"")
+            if len(first) < CHUNK:  # all of it, as for most blobs: not worth a change of threads for every step
+                return await _uninterrupted(asyncio.to_thread(self._keep, first, expected))
+            return await self._stream(first, incoming, expected)
+
+    def _keep(self, content: bytes, expected: Digest) -> int:
+        verify(expected, hashlib.sha256(content).hexdigest(), len(content))
+        with failures("writing a blob"), self._staging.file_of(content) as (path, handle):
+            self._commit(handle, path, expected)
+        return len(content)
+
+    async def _stream(self, first: bytes, others: AsyncIterator[bytes], expected: Digest) -> int:
         hasher = hashlib.sha256()
         size = 0
-        async with self._staging.file() as (path, file), aclosing(blocks(chunks, CHUNK)) as incoming:
-            async for block in incoming:
+        block = first
+        async with self._staging.file() as (path, file):
+            while block:
                 with failures("writing a blob"):
                     await asyncio.gather(file.write(block), asyncio.to_thread(hasher.update, block))
                 size += len(block)
+                block = await anext(others, b"")
             verify(expected, hasher.hexdigest(), size)
             with failures("committing a blob"):
                 await file.flush()
@@ -170,6 +187,17 @@ class FilesystemBlobStore:
 
 class _OtherFileSystem(Exception):
     """A rename cannot bring the file here."""
+
+
+async def _uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """What the work comes to. A thread cannot be stopped: a caller that is cancelled waits for its end all the same."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        task.exception()  # heard, though nobody waits for it any more
+        raise
 
 
 def _listing(folder: Path) -> list[BlobInfo]:

@@ -5,8 +5,8 @@ import fcntl
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import aiofiles
@@ -36,6 +36,20 @@ class Staging:
                 yield path, file
         finally:
             await asyncio.shield(asyncio.to_thread(_remove, path))
+
+    @contextmanager
+    def file_of(self, content: bytes) -> Iterator[tuple[Path, int]]:
+        """A new file of these bytes, as a path and a handle, to be renamed; removed at the end where it is still here.
+        Blocks; raises OSError."""
+        path = self._folder / uuid.uuid4().hex
+        try:
+            with open(path, "xb", buffering=0, opener=_create_locked) as file:
+                left = memoryview(content)
+                while left:
+                    left = left[file.write(left) :]
+                yield path, file.fileno()
+        finally:
+            path.unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Remove what writers that are gone left here; what a living process writes stays. Blocks; raises OSError."""

@@ -3,15 +3,19 @@
 Each gives words to put before an argv, or raises Absent where this machine does not let us.
 """
 
+import errno
 import os
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PERIOD = 100_000  # microseconds, the kubelet's own
 _ROOT = Path("/sys/fs/cgroup")
+_SECONDS_TO_END = 10.0
 _ENTER = 'echo $$ > "$0" && exec "$@"'
 # Loopback in a network namespace of its own. The bucket holds a packet of loopback's own size and more.
 _LINK = 'ip link set lo up && tc qdisc add dev lo root tbf rate $0 burst 256kb latency 100ms && exec "$@"'
@@ -35,13 +39,31 @@ def cpu(millis: int) -> Iterator[list[str]]:
     except OSError as error:
         raise Absent(f"no cgroup can be made here ({error.strerror})") from error
     try:
-        for name, value in settings.items():
-            (group / name).write_text(value)
+        try:
+            for name, value in settings.items():
+                (group / name).write_text(value)
+        except OSError as error:
+            raise Absent(f"the cgroup takes no CPU limit ({error.strerror})") from error
         yield ["sh", "-c", _ENTER, str(group / "cgroup.procs")]
-    except OSError as error:
-        raise Absent(f"the cgroup takes no CPU limit ({error.strerror})") from error
     finally:
-        group.rmdir()
+        _remove(group)
+
+
+def _remove(group: Path) -> None:
+    """Remove the cgroup, and end what is still in it first: a run that is interrupted leaves its children behind."""
+    deadline = time.monotonic() + _SECONDS_TO_END
+    while True:
+        for process in (group / "cgroup.procs").read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(process), signal.SIGKILL)
+        try:
+            group.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+        else:
+            return
+        time.sleep(0.02)
 
 
 def link(rate: str) -> list[str]:

@@ -160,8 +160,11 @@ def compile_tree(folder: Path, interpreter: Path, *, jobs: int, compilers: Compi
     """Write the byte-code of the tree in this folder beside its sources; by these compilers, or by new ones."""
     used = compilers or Compilers()
     try:
-        with tempfile.TemporaryDirectory() as staging:
-            write_out(members(compiled(read_in(folder), interpreter, Path(staging), jobs, used)), folder)
+        with (
+            tempfile.TemporaryDirectory() as staging,
+            compiled(read_in(folder), interpreter, Path(staging), jobs, used) as bytecode,
+        ):
+            write_out(members(bytecode), folder)
     finally:
         if compilers is None:
             used.close()

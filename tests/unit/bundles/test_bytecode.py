@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import pytest
 
+from resolver.bundles import bytecode
 from resolver.bundles.bytecode import compiled as compiled_tree
 from resolver.bundles.compilers import Compilers, InterpreterFailed
 from resolver.bundles.tree import File
@@ -193,6 +194,18 @@ def test_compiler_that_was_killed_while_idle_is_replaced(tmp_path: Path) -> None
     assert len((tmp_path / "pids").read_text().split()) == 2
 
 
+def test_it_is_the_same_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {f"site-packages/a{number:03}.py": f"x = {number}\n" for number in range(300)}
+    fingerprints = set()
+    for kept in (bytecode._KEPT_BYTES, 20_000, 1, 0):
+        monkeypatch.setattr(bytecode, "_KEPT_BYTES", kept)
+        tree = grow(tmp_path / str(kept), files)
+        compile_tree(tree, this_python().path, jobs=2)
+        assert len(compiled(tree)) == len(files)
+        fingerprints.add(fingerprint(tree))
+    assert len(fingerprints) == 1
+
+
 def test_compilers_that_were_left_in_the_middle_are_ended(tmp_path: Path) -> None:
     real = this_python().path
     counting = program(tmp_path / "python", f'#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec {real} "$@"\n')
@@ -206,8 +219,9 @@ def test_compilers_that_were_left_in_the_middle_are_ended(tmp_path: Path) -> Non
     staging = tmp_path / "staging"
     staging.mkdir()
     kept = Compilers()
-    with pytest.raises(OSError, match="it is gone"):
-        compiled_tree({**tree, "site-packages/z.py": File(5, unreadable)}, counting, staging, 2, kept)
+    broken = {**tree, "site-packages/z.py": File(5, unreadable)}
+    with pytest.raises(OSError, match="it is gone"), compiled_tree(broken, counting, staging, 2, kept):
+        pass
     pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
     assert len(pids) == 2
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]

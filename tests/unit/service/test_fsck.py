@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from storage.errors import BlobNotFound, StorageUnavailable
 from storage.records import BundleRecord, LayerRecord
 from tests.unit.service.keeping import RULES, Keeping, keeping
 from tests.unit.service.parts import lock_of, wheel_digest
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 LOCK = lock_of("a", "b")
 KINDS = ["wheel", "layer", "listing", "manifest", "config"]
@@ -211,6 +217,22 @@ async def test_a_whole_read_of_a_damaged_blob_heals(kept: Keeping) -> None:
         await read(contents, layer)
     assert (await kept.bundle(LOCK)).digest == made.digest
     assert await read(contents, layer) == sound
+
+
+async def test_a_whole_read_of_what_another_layer_unpacks_to_heals(kept: Keeping) -> None:
+    made = await kept.bundle(LOCK)
+    layer = await kept.store.artifacts.layer(wheel_digest("a"), "3.12", "t1")
+    assert layer is not None
+    contents = Contents(kept.blobs, kept.store.artifacts, kept.healing)
+    other = bytes(layer.tar_size)
+    overwrite(kept.file(layer.digest), zstd.compress(other))
+    assert await read(contents, layer.diff_id, 0, 3) == other[:3]
+    assert not kept.healing.suspects  # a part does not tell
+    assert await read(contents, layer.diff_id) == other
+    await healed(kept)
+    with pytest.raises(BlobNotFound):
+        await read(contents, layer.diff_id)
+    assert (await kept.bundle(LOCK)).digest == made.digest
 
 
 async def test_a_read_of_a_missing_blob_heals(kept: Keeping) -> None:

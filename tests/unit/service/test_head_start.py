@@ -1,7 +1,9 @@
 """Which layers are begun before their lock is known, in which order, and when no more of them."""
 
 import asyncio
+from collections.abc import Callable
 
+from packaging.pylock import Pylock
 from packaging.utils import NormalizedName
 
 from resolver.domain.errors import IndexUnavailable
@@ -28,14 +30,17 @@ class Pages:
 
 
 class Layers:
-    """Notes which layers are begun; each ends when it is told to."""
+    """Notes which layers are begun; each ends when it is told to. Their wheels are here at once, or only then."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, are_near: bool = True) -> None:
+        self._are_near = are_near
         self.begun: list[str] = []
         self.of: dict[str, str] = {}
         self._ends: list[asyncio.Event] = []
 
-    def begin(self, wheel: WheelReference, python: str) -> "asyncio.Task[bool]":
+    def begin(self, wheel: WheelReference, python: str, fetched: Callable[[], None]) -> "asyncio.Task[bool]":
+        if self._are_near:
+            fetched()
         self.begun.append(wheel.name)
         self.of[wheel.name] = wheel.index.name
         self._ends.append(asyncio.Event())
@@ -78,6 +83,31 @@ async def test_after_the_block_nothing_is_begun_but_what_was_goes_on() -> None:
         assert layers.begun == ["first"]
         await layers.end_one()
         assert layers.begun == ["first", "third"]
+
+
+async def test_the_block_waits_for_the_first_wheel_if_it_comes_soon() -> None:
+    layers = Layers(are_near=False)
+    head_start = HeadStart(Pages(), layers.begin, parallel=9)
+    for comes in (True, False):
+        block = asyncio.create_task(empty_block(head_start, picked(large=9, small=1)))
+        await settle()
+        assert not block.done()
+        if comes:
+            await layers.end_one()
+            await settle()
+            assert block.done()
+        await block
+
+
+async def test_where_there_is_nothing_to_begin_the_block_waits_for_nothing() -> None:
+    block = asyncio.create_task(empty_block(HeadStart(Pages(), Layers().begin, parallel=9), picked()))
+    await settle()
+    assert block.done()
+
+
+async def empty_block(head_start: HeadStart, lock: Pylock) -> None:
+    async with head_start.given(lock, "3.12", (INDEX,)):
+        pass
 
 
 async def test_where_there_are_several_indexes_the_wheel_is_of_the_one_that_has_the_project() -> None:

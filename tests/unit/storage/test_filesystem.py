@@ -85,6 +85,25 @@ async def test_cancelling_at_any_moment_leaves_no_file_and_no_handle(
     assert await digests(store) == set()
 
 
+async def test_cancelling_the_write_of_a_small_one_leaves_all_of_it_or_nothing(
+    store: FilesystemBlobStore, tmp_path: Path
+) -> None:
+    ended = set()
+    for steps in range(40):
+        content = f"blob {steps}".encode()
+        writing = asyncio.create_task(put(store, content))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        writing.cancel()
+        await asyncio.wait({writing})
+        assert staged(tmp_path) == []
+        assert open_files(tmp_path) == []
+        kept = await store.size(Digest.of(content))
+        assert kept in (None, len(content))
+        ended.add(kept is None)
+    assert ended == {True, False}
+
+
 async def test_cancelled_readers_leave_no_handle(store: FilesystemBlobStore, tmp_path: Path) -> None:
     digest = await put(store, LARGE)
     cancelled = 0
