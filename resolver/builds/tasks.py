@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from resolver.builds.running import Limits, Ran, log_of
 from resolver.domain.errors import BuilderUnavailable, Busy, RequestTooLarge, Unauthenticated
@@ -116,8 +117,10 @@ class Task:
             raise Busy("building", _RETRY_AFTER, "an answer is on its way already")
         step.arriving = True
         try:
-            async with asyncio.timeout(_ANSWER_WITHIN):
-                line = await _received(content, step)
+            # Opened before its time begins to run: what a thread opens for nobody stays open.
+            with await asyncio.to_thread(step.answer.open, "wb") as file:
+                async with asyncio.timeout(_ANSWER_WITHIN):
+                    line = await _received(content, file, step.limits.answer)
         except TimeoutError:
             raise Busy("building", _RETRY_AFTER, "the answer did not arrive in time") from None
         except RequestTooLarge:
@@ -176,21 +179,20 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-async def _received(content: AsyncIterator[bytes], step: Step) -> bytes:
-    """The line; what stands behind it is in the step's file."""
+async def _received(content: AsyncIterator[bytes], file: BinaryIO, most: int) -> bytes:
+    """The line; what stands behind it goes to the file."""
     line, size, rest = b"", 0, False
-    with await asyncio.to_thread(step.answer.open, "wb") as file:
-        async for chunk in content:
-            if not rest:
-                line += chunk
-                line, end, chunk = line.partition(b"\n")
-                rest = bool(end)
-                if len(line) > LINE:
-                    raise RequestTooLarge(LINE)
-            size += len(chunk)
-            if size > step.limits.answer:
-                raise RequestTooLarge(step.limits.answer)
-            await asyncio.to_thread(file.write, chunk)
+    async for chunk in content:
+        if not rest:
+            line += chunk
+            line, end, chunk = line.partition(b"\n")
+            rest = bool(end)
+            if len(line) > LINE:
+                raise RequestTooLarge(LINE)
+        size += len(chunk)
+        if size > most:
+            raise RequestTooLarge(most)
+        await asyncio.to_thread(file.write, chunk)
     return line if rest else b""
 
 

@@ -308,7 +308,7 @@ async def test_closing_ends_what_is_under_way(
     index.fault(FILENAME, "slow")
     downloads = WheelDownloads(client, pages, store, Alone())
     caller = asyncio.create_task(downloads.fetch(reference(index, FILENAME, CONTENT)))
-    while not kept_files(tmp_path):
+    while not index.requests:
         await asyncio.sleep(0.001)
     await downloads.close()
     with pytest.raises(asyncio.CancelledError):
