@@ -11,7 +11,7 @@ MANIFEST ?= deploy/lockstep.yaml
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage bench serve lint client images manifests lock clean
+.PHONY: help demo test e2e coverage bench serve lint client images manifests lock clean
 
 help: ## list what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -29,8 +29,11 @@ demo: $(READY) ## two replicas of one workload, from the real index, on the embe
 # More workers than cores: many a test waits, for a fault to be noticed or for a time to pass.
 PYTEST := $(BIN)/python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder
 
-test: $(READY) ## the whole suite
-	@$(PYTEST)
+test: $(READY) ## the suite
+	@$(PYTEST) --ignore tests/e2e
+
+e2e: $(READY) ## images, and Pods that run them: as root, with podman, and what else .ci/run installs
+	@$(PYTEST) tests/e2e
 
 coverage: $(READY) ## what of the code tests/{unit,contracts,integration} run
 	@$(PYTEST) --cov --cov-report=term tests/unit tests/contracts tests/integration
