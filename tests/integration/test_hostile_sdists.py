@@ -35,6 +35,7 @@ SECRET = "hunter2-in-the-environment"
 in_the_sandbox = pytest.param("sandbox", marks=needs_sandbox)
 with_a_builder = pytest.param("builder", marks=[needs_builders, needs_landlock])
 only_in_the_sandbox = pytest.mark.parametrize("where", [in_the_sandbox], indirect=True)
+"""For what no builder can do otherwise: the steps are the same program, and what they answer is looked at here."""
 
 
 @pytest.fixture(scope="module", params=[in_the_sandbox, with_a_builder])
@@ -149,6 +150,7 @@ def test_nothing_says_how_it_is_built(service: Service, index: PackageIndex, nam
     failed(service, name, "neither a pyproject.toml nor a setup.py")
 
 
+@only_in_the_sandbox
 @pytest.mark.parametrize(
     ("pyproject", "words"),
     [
@@ -167,12 +169,14 @@ def test_a_pyproject_that_is_none(service: Service, index: PackageIndex, name: s
     failed(service, name, words)
 
 
+@only_in_the_sandbox
 def test_a_backend_that_is_not_there(service: Service, index: PackageIndex, name: str) -> None:
     index.add(*a_sdist(name, backend="nowhere.to_be:found"))
     problem = failed(service, name, "nowhere.to_be:found", "No module named")
     assert any("ModuleNotFoundError" in line for line in problem["hints"])
 
 
+@only_in_the_sandbox
 def test_a_backend_that_just_ends(service: Service, index: PackageIndex, name: str) -> None:
     index.add(*a_sdist(name, code="os._exit(3)"))
     failed(service, name, "ended with 3")
@@ -322,6 +326,7 @@ def build_wheel(folder, *rest):
 """
 
 
+@only_in_the_sandbox
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
@@ -350,6 +355,7 @@ def test_ten_million_lines(service: Service, index: PackageIndex, name: str) -> 
     assert len("".join(problem["hints"])) < 20_000
 
 
+@only_in_the_sandbox
 def test_credentials_in_what_it_prints(service: Service, index: PackageIndex, name: str) -> None:
     code = (
         "print('password=hunter2 https://me:hunter2@x.example/?token=hunter2', '\\x1b[2Jclear'); raise RuntimeError(1)"
