@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]  # xdist has no types
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]  # it ships no annotations
 
 # The machine is shared: how long an example takes says nothing of the code.
 settings.register_profile("lockstep", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -44,7 +44,7 @@ def _turn(path: Path) -> int:
     return len(_FIRST) if room is None else _FIRST.index(room)
 
 
-class _Together(LoadFileScheduling):  # type: ignore[misc]  # as above
+class _Together(LoadFileScheduling):  # type: ignore[misc]  # its base has no annotations
     """A file is a worker's, and so are the files that share what is dear."""
 
     def _split_scope(self, nodeid: str) -> str:

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,9 +40,9 @@ def name(request: pytest.FixtureRequest) -> str:
     return f"{stem.removeprefix('test-')[:40].strip('-')}-{next(_numbers)}"
 
 
-def publish(index: PackageIndex, name: str, version: str, **options: object) -> str:
-    """Put a wheel on the index; returns its filename."""
-    filename, content = make_wheel(name, version, **options)  # type: ignore[arg-type]  # the options are make_wheel's
+def publish(index: PackageIndex, name: str, version: str, **options: Any) -> str:
+    """Put a wheel on the index, with `make_wheel`'s options; returns its filename."""
+    filename, content = make_wheel(name, version, **options)
     index.add(filename, content)
     return filename
 

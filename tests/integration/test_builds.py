@@ -331,6 +331,16 @@ def test_a_built_wheel_stays_as_long_as_its_lock(index: PackageIndex, tmp_path: 
     assert (after["lock"], after["bundle"]) == (before["lock"], before["bundle"])
 
 
+def test_what_failed_is_not_tried_again_at_once(index: PackageIndex, tmp_path: Path, name: str) -> None:
+    index.add(*a_sdist(name, code="raise RuntimeError('no')"))
+    publish(index, f"{name}-other", "1.0")
+    with Service(tmp_path / "data", index_url=index.url, environment={"LOCKSTEP_REFUSALS_FOR": "1h"}) as service:
+        for asked in ([name], [name, f"{name}-other"]):
+            problem = service.resolve(asked, target=MUSL).json()
+            assert problem["type"].endswith(":build-failed"), problem
+        assert len(events(service, "build.failed", name)) == 1
+
+
 def events(service: Service, event: str, package: str) -> list[dict[str, Any]]:
     return [each for each in service.events() if each.get("event") == event and each.get("package") == package]
 

@@ -17,12 +17,6 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @pytest.fixture(scope="module")
-def index() -> Iterator[PackageIndex]:
-    with PackageIndex() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
 def service(index: PackageIndex, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     data = tmp_path_factory.mktemp("service") / "data"
     flags = ["--interpreter", f"{PYTHON}={sys.executable}"]

@@ -390,16 +390,3 @@ def until(holds: Callable[[], object]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-@needs_sandbox
-def test_what_failed_is_not_tried_again_at_once(index: PackageIndex, tmp_path: Path, name: str) -> None:
-    index.add(*a_sdist(name, code="raise RuntimeError('no')"))
-    publish(index, f"{name}-other", "1.0")
-    with Service(tmp_path / "data", index_url=index.url, environment={"LOCKSTEP_REFUSALS_FOR": "1h"}) as service:
-        failed(service, name)
-        started = time.monotonic()
-        problem = service.resolve([name, f"{name}-other"], target=MUSL).json()
-        assert problem["type"].endswith(":build-failed")
-        assert len([event for event in service.events() if event.get("event") == "build.failed"]) == 1
-        assert time.monotonic() - started < 60
